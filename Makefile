@@ -1,0 +1,49 @@
+# Every target does its own set-up. Needs Python 3.11 or newer, git and make; nothing else.
+PYTHON ?= python3
+CONFIG ?= samples/streams.yaml
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help setup run-streams test check lint samples bench lock clean
+
+help:            ## Show what there is to make.
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "framewarden needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "framewarden: installing pinned dependencies into $(VENV) (about 500 MB, once)" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(STAMP)  ## Install everything into .venv (leaves .venv/bin/framewarden).
+	@$(BIN)/framewarden engine fetch --quiet
+
+# The samples end by themselves; a config of your own runs until you stop it.
+run-streams: setup  ## Screen the streams of CONFIG (default: the samples).
+	@if [ "$(CONFIG)" = samples/streams.yaml ]; then \
+	  $(BIN)/python -m samples.make_clips && $(BIN)/framewarden run $(CONFIG) --exit-at-end; \
+	else $(BIN)/framewarden run $(CONFIG); fi
+
+samples: setup   ## Make the sample clips.
+	@$(BIN)/python -m samples.make_clips
+
+test: setup      ## Run every test.
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)   ## Check format, lint and types.
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+check: lint test ## Format, lint, types and tests.
+
+bench: setup     ## Measure, against an OpenCV loop in the same run.
+	@$(BIN)/framewarden bench
+
+lock:            ## Pin the dependencies anew, with hashes.
+	uv pip compile --universal --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 \
+	  --no-emit-index-url --no-emit-find-links -o requirements.lock pyproject.toml build-requirements.in
+
+clean:           ## Remove what make made.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis state samples/clips bench-out

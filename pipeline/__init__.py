@@ -1,0 +1,1 @@
+"""framewarden: many video streams in, flagged segments out."""

@@ -1,0 +1,20 @@
+"""What is done with a picture, in the order in which it is done.
+
+    source.py    Packet, Source           what arrives, and when in the stream it belongs
+      ↓
+    sample.py    Sampler                  which packets are decoded, which pictures are kept
+      ↓
+    decode.py    Picture, Decoder         packets → pictures
+      ↓
+    frames.py    Frame, FramePool         picture → a slot of the model's input tensor; a slot is a lease
+      ↓
+    batch.py     Batch, Batcher           which slots go together, when
+      ↓
+    classify.py  Scores, Classifier       batch → one row of scores a frame
+      ↓
+    segment.py   Segment, SegmentBuilder  scores → segments
+    coverage.py  CoverageLedger           scores and their absence → seconds screened, late, dropped, lost
+
+Nothing here starts a thread, reads a clock or the environment, or imports a vendor (``tests/test_layers.py``).
+A file imports only the stages above it. ``backends/`` holds what implements the protocols.
+"""

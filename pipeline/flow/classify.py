@@ -1,0 +1,39 @@
+"""A batch to scores."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.flow.frames import InputSpec
+
+Scores = NDArray[np.float32]
+"""Shape (frames, categories), each 0..1, float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What an event says of the model that scored it. ``preprocess`` names the conversion's version."""
+
+    name: str
+    version: str
+    sha256: str
+    preprocess: str
+    engine: str
+
+
+class Classifier(Protocol):
+    """One engine. A row depends neither on its batch mates nor on padding."""
+
+    info: ModelInfo
+    spec: InputSpec
+    categories: tuple[str, ...]
+    max_batch: int
+
+    def infer(self, pixels: Any) -> Scores:
+        """Score a batch tensor of 1..``max_batch`` frames, as the pool's ``gather`` gives it.
+
+        :raises BackendError: the engine failed."""
+
+    def close(self) -> None: ...
