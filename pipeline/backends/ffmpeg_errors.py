@@ -1,0 +1,126 @@
+"""FFmpeg's errors and log lines, turned into ``pipeline.errors``; nothing of them reaches stderr."""
+
+import errno
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import av
+import av.logging
+
+from pipeline.backends.http_socket import TLS_CURE, Deadline
+from pipeline.errors import (
+    SourceAuth,
+    SourceCorrupt,
+    SourceError,
+    SourceNotFound,
+    SourceNoVideo,
+    SourceRefused,
+    SourceTimeout,
+    SourceTls,
+    SourceUnsupported,
+)
+from pipeline.masking import mask_text
+
+READABLE = "rtsp, rtsps, rtmp, rtmps, http, https and file"
+_NETWORK = (
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ECONNRESET,
+    errno.EPIPE,
+    errno.ECONNABORTED,
+    errno.EIO,
+)
+
+
+def silence_logs() -> None:
+    """Keep FFmpeg's lines for ``map_errors`` and away from stderr; process-wide, harmless to repeat."""
+    logger = logging.getLogger("libav")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    av.logging.set_skip_repeated(False)
+    if av.logging.get_level() is None:
+        av.logging.set_level(av.logging.ERROR)
+
+
+@contextmanager
+def map_errors(shown: str, deadline: Deadline, *, remote: bool) -> Iterator[None]:
+    """Any FFmpeg error of the block becomes a ``SourceError`` whose text starts with ``shown``, already
+    masked.
+
+    What FFmpeg calls the end of a blocking step that ran out of time differs by protocol (an exit, bad data,
+    an I/O error), so the clock decides what was a timeout."""
+    with av.logging.Capture() as lines:
+        try:
+            yield
+        except av.FFmpegError as error:
+            told = " ".join(line[2].strip() for line in lines if line[0] <= av.logging.ERROR)
+            if isinstance(error, av.error.ExitError | av.error.TimeoutError) or (
+                remote and deadline.left() <= 0
+            ):
+                raise SourceTimeout(f"{shown}: no answer within {deadline.seconds:g} s") from error
+            raise _mapped(error, shown, told, remote) from error
+        except UnicodeError as error:  # PyAV decodes what a file or playlist names
+            raise SourceCorrupt(f"{shown}: names something in bytes that are no text") from error
+
+
+def _mapped(error: av.FFmpegError, shown: str, told: str, remote: bool) -> SourceError:
+    match error:
+        case av.error.HTTPUnauthorizedError() | av.error.HTTPForbiddenError():
+            return SourceAuth(f"{shown}: refused ({_status(error)}); check user and password in the URL")
+        case av.error.HTTPNotFoundError():
+            return SourceNotFound(f"{shown}: the server has no such stream (404); check the path")
+        case av.error.FileNotFoundError():
+            return SourceNotFound(f"{shown}: no such file")
+        case av.error.HTTPError() | av.error.HTTPClientError():
+            return SourceRefused(f"{shown}: the server refused: {_status(error)}")
+        case av.error.ConnectionRefusedError():
+            return SourceRefused(f"{shown}: connection refused; is the server running, and the port right?")
+        case av.error.PermissionError():
+            return SourceRefused(f"{shown}: may not be read (permission denied)")
+        case av.error.ProtocolNotFoundError():
+            return SourceUnsupported(f"{shown}: this FFmpeg has no such protocol; use one of {READABLE}")
+        case av.error.DecoderNotFoundError() | av.error.DemuxerNotFoundError() | av.error.PatchWelcomeError():
+            return SourceUnsupported(f"{shown}: a format that this FFmpeg cannot read{_told(told)}")
+    return _by_text(error, shown, told) if remote else _unreadable(error, shown, told)
+
+
+def _by_text(error: av.FFmpegError, shown: str, told: str) -> SourceError:
+    """Network failures that share one error number, told apart by what FFmpeg logged."""
+    lower = told.lower()
+    if "resolve hostname" in lower:
+        return SourceRefused(f"{shown}: the host name does not resolve")
+    if "certificate" in lower or "tls" in lower or "handshake" in lower:
+        return SourceTls(f"{shown}: TLS failed{_told(told)}{TLS_CURE}")
+    if "401" in lower or "unauthorized" in lower or "authentication" in lower:
+        return SourceAuth(f"{shown}: refused; check user and password in the URL")
+    if error.errno == errno.EPROTONOSUPPORT:
+        return SourceUnsupported(f"{shown}: the server does not offer this transport; try transport: tcp")
+    if "loading first segment" in lower:
+        return SourceRefused(f"{shown}: its playlist names what may not be read{_told(told)}")
+    if error.errno in _NETWORK:
+        return SourceRefused(f"{shown}: the connection failed{_told(told)}")
+    return _unreadable(error, shown, told)
+
+
+def _unreadable(error: av.FFmpegError, shown: str, told: str) -> SourceError:
+    if isinstance(error, av.error.ArgumentError) and "whitelist" in told:
+        return SourceUnsupported(f"{shown}: is not a video that framewarden reads")
+    if "moov atom not found" in told:
+        return SourceCorrupt(f"{shown}: is not a complete MP4 file (no moov atom); is its upload finished?")
+    if isinstance(error, av.error.InvalidDataError):
+        return SourceCorrupt(f"{shown}: is not a video, or is damaged{_told(told)}")
+    if isinstance(error, av.error.EOFError):
+        return SourceNoVideo(f"{shown}: ended before the first picture")
+    if isinstance(error, av.error.OSError):
+        return SourceCorrupt(f"{shown}: could not be read: {error.strerror}")
+    return SourceError(f"{shown}: could not be read: {error.strerror}{_told(told)}")
+
+
+def _status(error: av.FFmpegError) -> str:
+    return (error.strerror or "").removeprefix("Server returned ")
+
+
+def _told(told: str) -> str:
+    return f" ({mask_text(told[-200:])})" if told else ""

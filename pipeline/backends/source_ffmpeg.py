@@ -1,0 +1,227 @@
+"""Sources by PyAV: files, RTSP, RTMP, HLS and progressive HTTP, as packets on one timeline."""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from fractions import Fraction
+from types import TracebackType
+from typing import Self
+
+import av
+from av.container import InputContainer
+from av.stream import Discard
+from av.video.stream import VideoStream
+
+from pipeline.backends.ffmpeg_errors import map_errors
+from pipeline.backends.ffmpeg_open import (
+    Opened,
+    SourceSettings,
+    context_of,
+    has_pictures,
+    open_container,
+    probe_protocols,
+)
+from pipeline.errors import SourceEnded, SourceError, SourceNoVideo, SourceUnsupported
+from pipeline.flow.clock import MAX_RATE, StreamClock
+from pipeline.flow.source import Kind, Packet, StreamInfo
+from pipeline.inputs import local_path
+
+__all__ = ["FfmpegSource", "SourceSettings", "open_source", "probe_protocols"]
+
+_INDEXED = ("mov", "matroska", "avi")  # FFmpeg's names of containers that can be sought by keyframe
+_WRAP_BITS = {"mpegts": 33, "mpeg": 33, "hls": 33, "rtsp": 32, "flv": 32, "live_flv": 32}
+
+
+def open_source(
+    settings: SourceSettings, *, stop: threading.Event, monotonic: Callable[[], float] = time.monotonic
+) -> "FfmpegSource":
+    """Connect and learn the video stream.
+
+    :raises SourceError: of the class that says why not; the text names the source, masked, and the cure."""
+    opened = open_container(settings, stop=stop, monotonic=monotonic)
+    try:
+        return FfmpegSource(settings, opened, stop, monotonic)
+    except BaseException:
+        opened.close()
+        raise
+
+
+class FfmpegSource:
+    """One session; see ``flow.source.Source``. Used by one thread."""
+
+    def __init__(
+        self,
+        settings: SourceSettings,
+        opened: Opened,
+        stop: threading.Event,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.kind: Kind = settings.kind
+        self._settings = settings
+        self._opened = opened
+        self._stop = stop
+        self._monotonic = monotonic
+        self._remote = local_path(settings.url) is None
+        self._stream = _video_stream(opened.container, settings.shown)
+        self._format = opened.container.format.name.split(",")[0]
+        self.info = self._describe()
+        self._time_base = self._stream.time_base or Fraction(1, 90000)
+        self._clock = StreamClock(
+            self._time_base,
+            self.info.frame_rate,
+            _WRAP_BITS.get(self._format, 0),
+            # Segments of a playlist may each have a clock of their own, recorded or not.
+            bridge=self._remote and (settings.kind == "live" or self._format == "hls"),
+        )
+        self._packets = self._read()
+        self._epoch_pts: int | None = None
+        self._started: float | None = None
+        self._tag = 0
+
+    def __repr__(self) -> str:
+        return f"FfmpegSource({self._settings.shown}, {self.info})"
+
+    def __iter__(self) -> Iterator[Packet]:
+        while True:
+            packet = next(self._packets, None)
+            if packet is None or self._stop.is_set():
+                return
+            yield packet
+
+    def seek(self, time_s: float) -> None:
+        """Go on from the last keyframe at or before ``time_s``.
+
+        :raises SourceUnsupported: the source cannot be sought."""
+        if not self.info.has_index:
+            raise SourceUnsupported(f"{self._settings.shown}: cannot be sought; read it from the start")
+        if self._epoch_pts is None and next(self._packets, None) is None:  # time 0 is the first keyframe's
+            return
+        with map_errors(self._settings.shown, self._opened.deadline, remote=self._remote):
+            self._opened.container.seek(self._clock.pts_at(time_s), stream=self._stream)
+        self._clock.sought()
+        self._packets = self._read()
+        self._started = None
+
+    def sender_time(self) -> float | None:
+        """Unix time in seconds of stream time 0 by the sender's clock (RTCP), or None."""
+        known = self._opened.container.start_time_realtime
+        if not known or known < 0 or self._epoch_pts is None or self._format != "rtsp":
+            return None
+        return known / 1e6 + float(self._epoch_pts * self._time_base)
+
+    def close(self) -> None:
+        """Hang up. Harmless to repeat."""
+        self._packets.close()
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _describe(self) -> StreamInfo:
+        stream, context = self._stream, self._stream.codec_context
+        rate = stream.average_rate or stream.guessed_rate
+        container = self._opened.container
+        duration: float | None = None
+        if self.kind == "file" or not self._remote:
+            if stream.duration and stream.time_base:
+                duration = float(stream.duration * stream.time_base)
+            elif container.duration:
+                duration = container.duration / 1e6
+        http = self._opened.http
+        seekable = not self._remote or (http is not None and self._format != "hls" and http.seekable)
+        return StreamInfo(
+            codec=context.codec.canonical_name,
+            width=context.width,
+            height=context.height,
+            rotation=self._opened.rotation,
+            frame_rate=rate if rate and 0 < rate <= MAX_RATE else None,
+            duration_s=duration,
+            has_index=seekable and self._format in _INDEXED,
+            codec_parameters=context,
+        )
+
+    def _read(self) -> Generator[Packet, None, None]:
+        """Packets on the timeline, when they are due."""
+        for packet in self._demux():
+            time_s = self._clock.time_s(packet.pts, packet.dts, packet.is_keyframe)
+            if self._epoch_pts is None and time_s is not None:
+                self._epoch_pts = packet.pts if packet.pts is not None else packet.dts or 0
+            if time_s is None:
+                continue
+            arrived = self._due()
+            if arrived is None:
+                return
+            self._tag += 1
+            yield Packet(
+                time_s=time_s,
+                keyframe=packet.is_keyframe,
+                size=packet.size,
+                arrived=arrived,
+                pts=self._tag,
+                disposable=packet.is_disposable,
+                damaged=packet.is_corrupt,
+                data=packet,
+                parameters_changed=packet.has_sidedata("new_extradata"),
+            )
+
+    def _due(self) -> float | None:
+        """When the packet just read counts as arrived; waits for that at ``realtime``. None: told to stop."""
+        now = self._monotonic()
+        if self._settings.pace == "asap":
+            return now
+        if self._started is None:
+            self._started = now - self._clock.decode_s
+        due = self._started + self._clock.decode_s
+        if due > now and self._stop.wait(due - now):
+            return None
+        return due
+
+    def _demux(self) -> "Iterator[av.Packet[VideoStream]]":
+        """The stream's packets, every wait bounded, every error mapped."""
+        shown, opened = self._settings.shown, self._opened
+        packets = opened.container.demux(self._stream)
+        while not self._stop.is_set():
+            opened.deadline.restart(self._patience())
+            try:
+                with map_errors(shown, opened.deadline, remote=self._remote):
+                    packet = next(packets, None)
+            except SourceError as error:
+                raise self._first_cause() or error from error
+            if packet is None and (cause := self._first_cause()):
+                raise cause
+            if packet is None:
+                break
+            if packet.size:  # the last, empty one tells a decoder to flush; ours is told by its caller
+                yield packet
+        if not self._stop.is_set() and self._remote and self.kind == "live":
+            raise SourceEnded(f"{shown}: the server hung up")
+
+    def _first_cause(self) -> SourceError | None:
+        """What FFmpeg was not told: it finds an empty file instead."""
+        return self._opened.http.error if self._opened.http else None
+
+    def _patience(self) -> float:
+        """Seconds to wait for a packet: HLS hands them out a segment at a time."""
+        segment_s = self._opened.http.target_s if self._opened.http else 0
+        return max(self._settings.read_timeout_s, 3.0 * segment_s)
+
+
+def _video_stream(container: InputContainer, shown: str) -> VideoStream:
+    """The one stream to read; the demuxer is told to skip all others."""
+    candidates = [stream for stream in container.streams.video if has_pictures(stream)]
+    if not candidates:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise SourceNoVideo(f"{shown}: holds no video (found: {kinds})")
+    readable = [stream for stream in candidates if context_of(stream) is not None]
+    if not readable:
+        raise SourceUnsupported(f"{shown}: its video codec is unknown to this FFmpeg")
+    chosen = max(readable, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
+    for stream in container.streams:
+        if stream.index != chosen.index:
+            stream.discard = Discard.all
+    return chosen
