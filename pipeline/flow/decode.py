@@ -30,7 +30,9 @@ class Decoder(Protocol):
     decoded raises ``DecodeError``; the decoder then drops what depends on it and goes on at the next keyframe.
     Pictures that libavcodec marks corrupt, or rebuilt by concealment, are not given, they are counted in ``damaged``."""
 
-    damaged: int
+    @property
+    def damaged(self) -> int:
+        """Pictures so far that were not given because they were damaged."""
 
     def still(self, packet: Packet) -> Picture | None:
         """Decode one keyframe by itself and forget it: no state is kept before or after.

@@ -1,4 +1,22 @@
-"""Pictures to slots of the model's input tensor."""
+"""Pictures to slots of the model's input tensor.
+
+**The conversion**, the same on every device; ``flow/resize.py`` is the reference and the judge:
+
+1. Each plane (Y, U, V, as the decoder gives them) goes straight to the size of the resized picture, rows and
+   columns each by themselves. Shrinking is area-weighted: a target pixel is the mean of the source box under
+   it, pixels at its rim by the fraction covered. Enlarging (small pictures, and the chroma of middling ones)
+   is linear between pixel centres. Both are exact in real numbers. A chroma plane spans the whole picture,
+   whatever its siting; an odd size is no special case.
+2. The display rotation, in quarter turns clockwise. The size in 1. is that before the turn.
+3. The crop: the middle ``height`` x ``width``.
+4. Range and matrix give R, G, B on a scale of 0..255: BT.601, BT.709 or BT.2020 (non-constant luminance),
+   full or limited, as the picture says. If it does not: BT.709 from 720 coded lines up, BT.601 below, and
+   limited. A picture without chroma is grey. High dynamic range is not tone-mapped.
+5. Clipped to 0..255, put into the model's channel order, ``(v - mean) * scale``, float32, into its layout.
+
+Nothing is rounded to 8 bits on the way by definition; a backend may work with fewer bits as long as it stays
+within ``MEAN_ERROR`` and ``WORST_ERROR`` of the reference, on the scale of 0..255, on natural pictures.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -9,15 +27,18 @@ Layout = Literal["nchw", "nhwc"]
 Channels = Literal["rgb", "bgr"]
 Crop = Literal["stretch", "center"]
 
+MEAN_ERROR = 1.0
+WORST_ERROR = 4.0
+
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
     """What a model wants to see: a slot is one picture of this form, float32.
 
-    ``height`` and ``width`` are the model's, in pixels. ``crop`` is ``stretch`` (the whole picture, its aspect
-    ratio not kept) or ``center`` (scaled to ``resize``, then the middle cut out). ``resize`` is (height, width)
-    of the picture before the crop; equal to the model's size when nothing is cut. A value v of 0..255 becomes
-    (v - mean[c]) * scale[c], c in the order of ``channels``."""
+    ``height`` and ``width`` are the model's, in pixels. ``crop`` is ``stretch`` (the whole picture, its
+    aspect ratio not kept) or ``center`` (scaled to ``resize``, then the middle cut out). ``resize`` is
+    (height, width) of the picture before the crop; None is the model's size: nothing is cut. A value v of
+    0..255 becomes (v - mean[c]) * scale[c], c in the order of ``channels``."""
 
     height: int
     width: int
@@ -33,13 +54,23 @@ class InputSpec:
         size = (self.height, self.width)
         return (3, *size) if self.layout == "nchw" else (*size, 3)
 
+    def resized(self) -> tuple[int, int]:
+        """(height, width) of the turned picture before the crop."""
+        return self.resize or (self.height, self.width)
+
+    def corner(self) -> tuple[int, int]:
+        """(top, left) of the crop in the resized picture."""
+        height, width = self.resized()
+        return (height - self.height) // 2, (width - self.width) // 2
+
 
 @dataclass(slots=True)
 class Frame:
     """A lease on one slot, holding one screened picture.
 
-    ``stream`` is the worker's number of the stream, ``sample`` the number of the sample in it (a sample has one
-    frame per model). ``time_s`` is stream time, ``arrived`` monotonic seconds. ``slot`` indexes the pool."""
+    ``stream`` is the worker's number of the stream, ``sample`` the number of the sample in it (a sample has
+    one frame per model). ``time_s`` is stream time, ``arrived`` monotonic seconds. ``slot`` is its place in
+    the pool."""
 
     pool: "FramePool" = field(repr=False)
     slot: int
