@@ -1,20 +1,23 @@
 """What is done with a picture, in the order in which it is done.
 
-    source.py    Packet, Source           what arrives, and when in the stream it belongs
+    source.py        Packet, Source           what arrives, in decode order
+    clock.py         StreamClock              when in the stream it belongs
       ↓
-    sample.py    Sampler                  which packets are decoded, which pictures are kept
+    decode.py        Picture, Decoder         packets → pictures
+    sample_rules.py  SamplingRules            how densely, as the config says it
+    sample_ahead.py  Ahead                    what comes after this packet or picture
+    sample.py        Sampler                  which packets are decoded, which pictures are kept
       ↓
-    decode.py    Picture, Decoder         packets → pictures
+    frames.py        Frame, FramePool         picture → a slot of the model's input tensor; a slot is a lease
+    resize.py        convert                  what that conversion is, exactly: the judge of all backends
       ↓
-    frames.py    Frame, FramePool         picture → a slot of the model's input tensor; a slot is a lease
+    batch.py         Batch, Batcher           which slots go together, when
       ↓
-    batch.py     Batch, Batcher           which slots go together, when
+    classify.py      Scores, Classifier       batch → one row of scores a frame
       ↓
-    classify.py  Scores, Classifier       batch → one row of scores a frame
-      ↓
-    segment.py   Segment, SegmentBuilder  scores → segments
-    coverage.py  CoverageLedger           scores and their absence → seconds screened, late, dropped, lost
+    segment.py       Segment, SegmentBuilder  scores → segments
+    coverage.py      CoverageLedger           scores and their absence → seconds screened, late, dropped, lost
 
-Nothing here starts a thread, reads a clock or the environment, or imports a vendor (``tests/test_layers.py``).
+Nothing here starts a thread, reads a clock or the environment, or imports a vendor: ``tests/test_layers.py``.
 A file imports only the stages above it. ``backends/`` holds what implements the protocols.
 """
