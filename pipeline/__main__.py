@@ -1,0 +1,5 @@
+"""``python -m pipeline`` is ``framewarden``."""
+
+from pipeline.cli import main
+
+main()
