@@ -1,0 +1,1 @@
+"""What runs: processes, threads, and the loops between them. Only here are threads and processes started."""

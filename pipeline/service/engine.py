@@ -1,0 +1,30 @@
+"""A model at work in a worker."""
+
+from pipeline.backends import registry
+from pipeline.engines import load_manifest
+from pipeline.flow.batch import Batcher, BatchRules
+from pipeline.flow.classify import Classifier
+from pipeline.flow.frames import FramePool
+from pipeline.service.order import Model
+from pipeline.service.orders import WorkerPlan
+
+
+class Engine:
+    """One model in a worker: its pool, its batcher, its classifier."""
+
+    def __init__(self, name: str, plan: WorkerPlan) -> None:
+        manifest = load_manifest(name)
+        rules = plan.config.batch
+        self.classifier: Classifier = registry.open_classifier(
+            manifest, device=plan.device, threads=plan.cores, max_batch=rules.max_size
+        )
+        self.pool: FramePool = registry.open_pool(
+            self.classifier.spec, plan.slots, live_reserve=plan.live_slots, device=plan.device
+        )
+        self.batcher = Batcher(
+            BatchRules(max_size=rules.max_size, max_wait_s=rules.max_wait_ms / 1e3, stale_s=rules.stale_s)
+        )
+        self.model = Model(self.classifier.info, self.classifier.categories)
+
+    def close(self) -> None:
+        self.pool.close()

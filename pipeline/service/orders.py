@@ -1,0 +1,54 @@
+"""What supervisor and worker say to each other, beside heartbeats and events."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.backends.registry import Device
+from pipeline.config import Config, Stream
+from pipeline.flow.source import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """What a worker is told at its start. ``cores`` it may fill, ``slots`` frames a model may wait in, of
+    which files leave ``live_slots`` to live streams."""
+
+    number: int
+    config: Config
+    models: tuple[str, ...]
+    device: Device
+    cores: int
+    slots: int
+    live_slots: int
+    outbox: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Take a stream. ``number`` is unique in the run; ``ledger`` goes on where a worker stopped that died at
+    ``worker_lost_s`` (monotonic seconds)."""
+
+    number: int
+    stream: Stream
+    kind: Kind
+    start_clock_s: float
+    ledger: dict[str, Any] | None = None
+    worker_lost_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Give a stream up; what is open of it closes with ``shutdown``."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A stream has ended; ``failed`` says why it did before its end."""
+
+    number: int
+    failed: str | None
+    segments: int
+    status: dict[str, Any]

@@ -1,0 +1,72 @@
+"""What a run will be: kinds of streams, workers, and the bounds that follow from the config."""
+
+import os
+from collections.abc import Iterable, Mapping
+
+from pipeline.config import Config, Stream
+from pipeline.config_types import LIVE_SCHEMES
+from pipeline.engines import Manifest, load_manifest, weights
+from pipeline.flow.source import Kind
+
+CORES_PER_WORKER = 2
+FLOAT32_BYTES = 4
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def kind_of(stream: Stream) -> Kind:
+    """Whether waiting for a stream loses it: cameras, paced files and HLS playlists are live, other files
+    not."""
+    playlist = stream.scheme in ("http", "https") and ".m3u8" in stream.url
+    return "live" if stream.pace == "realtime" or stream.scheme in LIVE_SCHEMES or playlist else "file"
+
+
+def worker_count(config: Config, jobs: int) -> int:
+    """``auto`` gives a worker two cores: fewer would share a core with its own readers, more would let one
+    crash cost more streams."""
+    if config.workers != "auto":
+        return max(1, min(int(config.workers), jobs))
+    return max(1, min(cores() // CORES_PER_WORKER, jobs))
+
+
+def slots(config: Config, streams: int) -> int:
+    """Frames of one model that may wait in a worker: two batches and one picture a stream."""
+    return 2 * config.batch.max_size + streams
+
+
+def models_in_use(config: Config) -> tuple[str, ...]:
+    """Every model that a stream names, each once."""
+    return tuple(dict.fromkeys(name for stream in config.streams for name in config.models_of(stream)))
+
+
+def bounds(config: Config, manifests: Mapping[str, Manifest], workers: int, streams: int) -> list[str]:
+    """One line a bound: every queue and pool, with the arithmetic, as it is printed at start; ``streams`` are
+    those of one worker at a time."""
+    each = slots(config, streams)
+    lines = [f"workers: {workers} of {cores() // workers or 1} cores"]
+    for name, manifest in manifests.items():
+        height, width, channels = _volume(manifest.spec.slot_shape())
+        size = height * width * channels * FLOAT32_BYTES
+        lines.append(
+            f"frame pool {name}: {each} slots x {size / 1e3:.0f} kB = {each * size / 1e6:.0f} MB a worker"
+        )
+    megabytes, hours = config.outbox.max_bytes / 1e6, config.outbox.keep_s / 3600
+    lines.append(f"outbox: at most {megabytes:.0f} MB on disk; delivered events for at most {hours:.0f} h")
+    return lines
+
+
+def _volume(shape: Iterable[int]) -> tuple[int, int, int]:
+    a, b, c = shape
+    return a, b, c
+
+
+def check_models(config: Config) -> dict[str, Manifest]:
+    """Every model in use, its weights verified, before any input is opened. :raises ModelError: one is
+    unusable."""
+    manifests = {name: load_manifest(name) for name in models_in_use(config)}
+    for manifest in manifests.values():
+        weights(manifest)
+    return manifests

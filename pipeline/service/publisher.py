@@ -1,0 +1,248 @@
+"""Carries events from the outbox to Redis: at least once, in order, for as long as it takes.
+
+One thread runs it, in the supervisor. It never gives up and stops no other thread: while Redis is away the
+outbox holds everything. What Redis has taken stays in the outbox until every consumer group has
+acknowledged it. After each connect, and every few seconds, the publisher compares what it wrote with what
+the server holds, and publishes again, in the old order, what a crash, a failover or a FLUSHALL has taken
+away.
+"""
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import structlog
+
+from pipeline.errors import ConfigError, FramewardenError, SinkError
+from pipeline.events import Event
+from pipeline.outbox import Outbox, OutboxError, Row, split_id
+
+log = structlog.get_logger(__name__)
+
+TOPICS = ("segments", "health")
+POLL_S = 0.1
+CHECK_S = 5.0
+FIRST_DELAY_S = 0.25
+LONGEST_DELAY_S = 5.0
+BATCH = 200
+_PAGE = 1000
+
+
+class Topic(Protocol):
+    """A Redis stream as the server holds it."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def last_id(self) -> str: ...
+    @property
+    def length(self) -> int: ...
+
+
+class Sink(Protocol):
+    """What the publisher needs of ``RedisSink``; any method may raise ``SinkError``."""
+
+    url: str
+
+    def connect(self) -> list[str]: ...
+    def publish(self, topic: str, events: Sequence[Event]) -> list[str]: ...
+    def ensure_groups(self) -> None: ...
+    def topic(self, topic: str) -> Topic | None: ...
+    def entries(self, topic: str, first: str, last: str) -> dict[str, str]: ...
+    def acknowledged(self, topic: str) -> str | None: ...
+    def taken(self, topic: str, ids: Sequence[str]) -> set[str]: ...
+    def trim(self, topic: str, *, older_than_s: float) -> int: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherState:
+    """How delivery goes. ``error`` is one line with its cure; ``republished`` counts what Redis had lost."""
+
+    state: Literal["starting", "connected", "down"] = "starting"
+    url: str = ""
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+    connects: int = 0
+    republished: int = 0
+
+
+class Publisher:
+    """Publishes the outbox until ``stop`` is set, and then, if connected, what is left in it.
+
+    ``open_sink`` makes an unconnected sink, anew for each connection. ``state`` may be read from any
+    thread."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        open_sink: Callable[[], Sink],
+        *,
+        stop: threading.Event,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.outbox = outbox
+        self.state = PublisherState()
+        self._open_sink = open_sink
+        self._stop = stop
+        self._monotonic = monotonic
+        self._wall = wall
+        self._rng = rng or random.Random()
+        self._run_ids: dict[str, str] = {}
+        self._unrecorded: list[tuple[int, str]] = []
+        self._moved = threading.Condition()
+
+    def run(self) -> None:
+        """Publish until ``stop``.
+
+        :raises ConfigError: the sink's address cannot be understood, or it refuses the first server that it
+            finds. (A server that is unsafe later, after a failover, gets nothing and is asked again.)"""
+        failures = 0
+        while True:
+            try:
+                self._serve()
+                return
+            except (SinkError, OutboxError, ConfigError) as error:
+                if isinstance(error, ConfigError) and self.state.connects == 0:
+                    raise
+                failures = 0 if self.state.state == "connected" else failures + 1
+                self._down(error)
+            delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(failures, 10))
+            if self._stop.wait(delay * self._rng.uniform(0.5, 1.0)):
+                return
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until all that was accepted is delivered (True), or Redis is down or time is over (False)."""
+        deadline = self._monotonic() + timeout_s
+        with self._moved:
+            while self.outbox.counts().pending > 0:
+                left = deadline - self._monotonic()
+                if left <= 0 or self.state.state == "down":
+                    return False
+                self._moved.wait(min(left, POLL_S))
+        return True
+
+    def _serve(self) -> None:
+        """One connection, from opening until ``stop``."""
+        sink = self._open_sink()
+        try:
+            self._up(sink.url, tuple(sink.connect()))
+            self._keep_house(sink)
+            checked = self._monotonic()
+            while True:
+                stopping = self._stop.is_set()
+                while self._deliver(sink):
+                    pass
+                if stopping:
+                    return
+                if self._monotonic() - checked >= CHECK_S:
+                    self._keep_house(sink)
+                    checked = self._monotonic()
+                self._stop.wait(POLL_S)
+        finally:
+            with contextlib.suppress(SinkError):
+                sink.close()
+
+    def _deliver(self, sink: Sink) -> bool:
+        """Publish the oldest pending events; False when there were none."""
+        self._record()
+        rows = self.outbox.pending(BATCH)
+        for topic in TOPICS:
+            if mine := [row for row in rows if row.event.topic == topic]:
+                ids = sink.publish(topic, [row.event for row in mine])
+                self._unrecorded = list(zip((row.seq for row in mine), ids, strict=True))
+                self._record()
+        with self._moved:
+            self._moved.notify_all()
+        return bool(rows)
+
+    def _record(self) -> None:
+        """Note what Redis has taken. If the disk refuses, it is noted first next time, not published
+        again."""
+        if self._unrecorded:
+            self.outbox.delivered(self._unrecorded, now=self._wall())
+            self._unrecorded = []
+
+    def _keep_house(self, sink: Sink) -> None:
+        """Forget what was acknowledged, find what was lost, let go of what is old."""
+        for topic in TOPICS:
+            bound = sink.acknowledged(topic)
+            if bound is None:
+                sink.ensure_groups()
+            else:
+                self.outbox.acknowledged(topic, bound)
+            self._compare(sink, topic)
+            sink.trim(topic, older_than_s=self.outbox.keep_s)
+        self.outbox.prune(self._wall())
+
+    def _compare(self, sink: Sink, topic: str) -> None:
+        """Publish again what the server no longer holds.
+
+        A restart or a failover takes the newest entries, FLUSHALL and trimming the oldest: with both ends
+        of what we wrote in place and nothing else strange, all of it is there."""
+        count, ends = self.outbox.held_ends(topic)
+        there = sink.topic(topic)
+        run_id = there.run_id if there else ""
+        moved = self._run_ids.get(topic, run_id) != run_id
+        self._run_ids[topic] = run_id
+        if not ends:
+            return
+        whole = (
+            there is not None
+            and not moved
+            and split_id(there.last_id) >= split_id(ends[-1].redis_id or "")
+            and there.length >= count
+            and not any(_absent(sink, topic, [row]) for row in ends)
+        )
+        if not whole:
+            self._republish(sink, topic, moved)
+
+    def _republish(self, sink: Sink, topic: str, moved: bool) -> None:
+        lost: dict[str, int] = {}
+        after = "0-0"
+        while rows := self.outbox.held(topic, _PAGE, after):
+            lost |= {row.redis_id or "": row.seq for row in _absent(sink, topic, rows)}
+            after = rows[-1].redis_id or after
+        # Consumers may delete what they have acknowledged. After a restart or failover their books may be
+        # wrong, too: then a repeat, which consumers drop, is better than a loss.
+        taken = sink.taken(topic, list(lost)) if lost and not moved else set()
+        self.outbox.remove(lost[redis_id] for redis_id in taken)
+        again = [seq for redis_id, seq in lost.items() if redis_id not in taken]
+        if again:
+            self.outbox.undelivered(again)
+            sink.ensure_groups()
+            self.state = replace(self.state, republished=self.state.republished + len(again))
+            log.warning("redis lost entries; publishing them again", topic=topic, entries=len(again))
+
+    def _up(self, url: str, warnings: tuple[str, ...]) -> None:
+        for text in warnings:
+            if text not in self.state.warnings:
+                log.warning("redis is not safe", redis=url, why=text)
+        log.info("redis connected", redis=url)
+        self.state = replace(
+            self.state,
+            state="connected",
+            url=url,
+            error=None,
+            warnings=warnings,
+            connects=self.state.connects + 1,
+        )
+
+    def _down(self, error: FramewardenError) -> None:
+        if self.state.error != str(error):
+            log.warning("redis is down; events stay in the outbox", error=str(error))
+        self.state = replace(self.state, state="down", error=str(error))
+        with self._moved:
+            self._moved.notify_all()
+
+
+def _absent(sink: Sink, topic: str, rows: list[Row]) -> list[Row]:
+    """Those of the rows, in order of their Redis ids, that the server does not hold."""
+    there = sink.entries(topic, rows[0].redis_id or "-", rows[-1].redis_id or "+")
+    return [row for row in rows if there.get(row.redis_id or "") != row.event.id]

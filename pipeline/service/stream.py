@@ -1,0 +1,246 @@
+"""One stream on the inference thread: settled samples to segments and coverage."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline import events
+from pipeline.config import Config, Stream
+from pipeline.events import WallClock
+from pipeline.flow.classify import ModelInfo
+from pipeline.flow.segment import Segment, SegmentBuilder
+from pipeline.masking import mask_text, mask_url
+from pipeline.outbox import Finished, Progress
+from pipeline.service.account import Account
+from pipeline.service.messages import Begin, End, Gone, Trouble
+from pipeline.service.order import Model, Sequencer, Verdict
+from pipeline.service.orders import Add
+from pipeline.service.reader import Position
+from pipeline.service.report import Recording, Reporter
+
+UNKNOWN = (None, None)
+SURE_GAPS = 1.5
+"""A sample older than the newest packet by this many ``max_gap_s`` has been sent, if it will ever be."""
+
+
+class StreamScreen:
+    """A stream's sessions, segments and seconds. Not thread-safe: the inference thread's own.
+
+    ``now`` is always monotonic seconds, ``unix`` Unix seconds of the same moment."""
+
+    def __init__(self, order: Add, config: Config, models: Mapping[str, Model], position: Position) -> None:
+        self.number = order.number
+        self.results = Sequencer(models)
+        self.gone: Gone | None = None
+        self._stream: Stream = order.stream
+        self._kind = order.kind
+        self._live = order.kind == "live"
+        self._config = config
+        self._position = position
+        self._max_gap_s = config.sampling_of(order.stream).max_gap_s
+        self._categories = tuple(dict.fromkeys(c for model in models.values() for c in model.categories))
+        self._report = Reporter(order.stream, order.kind, config)
+        self._account = Account(
+            order.kind,
+            self._max_gap_s,
+            config.batch.stale_s,
+            start_clock_s=order.start_clock_s,
+            ledger=order.ledger,
+            worker_lost_s=order.worker_lost_s,
+        )
+        self._builders: dict[str, SegmentBuilder] = {}
+        self._found_by: dict[str, tuple[ModelInfo, float]] = {}
+        self._begin: Begin | None = None
+        self._dirty = False
+        self._state = "connecting"
+        self._reason = ""
+        self._sessions = 0
+
+    @property
+    def segments(self) -> int:
+        """Segments published so far."""
+        return self._account.segments
+
+    # ---- in -----------------------------------------------------------------------------------------------
+
+    def turn(self, now: float, unix: float) -> None:
+        """Decide all that is settled, in order; then let time pass."""
+        for entry in self.results.settled():
+            match entry:
+                case Verdict():
+                    self._decide(entry, now, unix)
+                case Begin():
+                    self._open(entry, unix)
+                case Trouble():
+                    self._trouble(entry, unix)
+                case End():
+                    self._close(entry, now, unix)
+                case Gone():
+                    self._leave(entry, unix)
+        if self.results.empty and self.gone is None:
+            self._pass_time(now, unix)
+
+    def collect(self, *, progress: bool) -> Recording:
+        """What has to be recorded since the last call; with ``progress``, or beside an event, how far it
+        got."""
+        out = self._report.collect()
+        if self._dirty and self._begin is not None and (progress or out):
+            out.progress.append(self._progress(self._begin))
+            self._dirty = False
+        return out
+
+    # ---- sessions -----------------------------------------------------------------------------------------
+
+    def _open(self, begin: Begin, unix: float) -> None:
+        self._begin = begin
+        self._sessions += 1
+        self._account.begin(begin)
+        self._report.session(begin.session, begin.item.path)
+        self._builders = {
+            category: SegmentBuilder(
+                category,
+                self._config.segment_rules(self._stream, category),
+                new_id=events.new_id,
+                previous_sample_s=begin.resumed_s,
+            )
+            for category in self._categories
+        }
+        if self._live and self._state != "screening":
+            self._report.state("connected" if self._state == "connecting" else "recovered", unix)
+        self._state, self._reason = "screening", ""
+
+    def _trouble(self, trouble: Trouble, unix: float) -> None:
+        self._account.lost(trouble.cause, trouble.clock_s)
+        if trouble.cause == "corrupt":
+            return
+        self._reason = mask_text(trouble.text or trouble.reason)
+        if self._state not in ("lost", "stalled"):
+            self._state = "lost"
+            self._report.state("lost", unix, self._reason)
+
+    def _close(self, end: End, now: float, unix: float) -> None:
+        """The session is over; what is open ends with it."""
+        for category, builder in self._builders.items():
+            self._publish(category, builder.end(end.time_s, end.reason), UNKNOWN, unix)
+        self._builders = {}
+        self._reason = mask_text(end.text or end.word)
+        if self._live:
+            self._close_live(end, unix)
+        elif end.reason != "shutdown":
+            self._close_file(end, now, unix)
+
+    def _close_live(self, end: End, unix: float) -> None:
+        if end.reason != "stream_lost":
+            return  # the next pass, or a goodbye, follows at once
+        self._account.lost(end.cause or "disconnected", end.clock_s)
+        self._state = "stalled" if end.cause == "stalled" else "lost"
+        self._report.state("stalled" if end.cause == "stalled" else "lost", unix, self._reason)
+
+    def _close_file(self, end: End, now: float, unix: float) -> None:
+        """A file's account: what was screened, what was not, and whether it was a video at all."""
+        begin, self._begin, self._dirty = self._begin, None, False
+        totals = None
+        failed = begin is None or end.item is not None or self._account.last_scored_s is None
+        if begin is None or end.item is not None:
+            self._report.session(None, end.item.path if end.item else "")
+        else:
+            gaps, totals = self._account.end_file(begin, end)
+            self._report.gaps(gaps, now, unix)
+            if begin.item.path and not failed:
+                item = begin.item
+                self._report.out.finished.append(Finished(self._stream.id, item.path, item.size, item.mtime))
+        self._state = "failed" if failed else "ended"
+        self._reason = self._reason or ("no picture could be decoded" if failed else "")
+        self._report.state("failed" if failed else "ended", unix, self._reason or end.reason, totals)
+
+    def _leave(self, gone: Gone, unix: float) -> None:
+        self.gone = gone
+        if not self._live:
+            return
+        gaps, totals = self._account.end_live(gone.clock_s)
+        self._report.gaps(gaps, gone.clock_s, unix)
+        self._state = "failed" if gone.failed else "ended"
+        self._report.state("failed" if gone.failed else "ended", unix, gone.failed or gone.reason, totals)
+
+    # ---- samples ------------------------------------------------------------------------------------------
+
+    def _decide(self, verdict: Verdict, now: float, unix: float) -> None:
+        sample = verdict.sample
+        if self._live:
+            self._set_clock(now - sample.arrived + sample.time_s, unix)
+        self._report.gaps(self._account.sample(verdict), now, unix)
+        self._dirty = self._dirty or not verdict.dropped
+        latency = (verdict.scored_at - sample.arrived, now - verdict.scored_at)
+        for category, (score, info) in verdict.scores.items():
+            builder = self._builders[category]
+            if builder.open is None or score > self._found_by[category][1]:
+                self._found_by[category] = (info, score)
+            self._publish(category, builder.add(sample.time_s, score), latency, unix)
+
+    def _set_clock(self, ago_s: float, unix: float) -> None:
+        """When media second 0 was: by the sender's clock where it tells, else by the first sample's
+        arrival."""
+        sender_s = self._position.sender_s
+        if sender_s is not None:
+            self._report.wall = WallClock(sender_s, "sender")
+        elif self._report.wall.epoch_s is None:
+            self._report.wall = WallClock(unix - ago_s, "arrival")
+
+    def _pass_time(self, now: float, unix: float) -> None:
+        """Nothing waits to be scored: report a gap that lasts, close what is over by now."""
+        self._report.gaps(self._account.pass_time(now), now, unix)
+        for category, builder in self._builders.items():
+            if self._live and builder.open is not None:
+                # Pictures come out behind the packets by a reordering, or by a gap that is being caught up.
+                sure_s = self._position.time_s - SURE_GAPS * self._max_gap_s
+                self._publish(category, builder.advance(sure_s), UNKNOWN, unix)
+
+    def _publish(
+        self,
+        category: str,
+        changes: Sequence[Segment],
+        latency_s: tuple[float | None, float | None],
+        unix: float,
+    ) -> None:
+        self._account.published(sum(change.rev == 1 for change in changes))
+        self._report.segments([(change, self._found_by[category][0]) for change in changes], latency_s, unix)
+
+    def _progress(self, begin: Begin) -> Progress:
+        item = begin.item
+        return Progress(
+            stream=self._stream.id,
+            item=item.path,
+            size=item.size,
+            mtime=item.mtime,
+            session=begin.session,
+            last_scored_s=self._account.last_scored_s,
+            ledger=self._account.snapshot(),
+            segments=self._account.item_segments,
+        )
+
+    def status(self, now: float) -> dict[str, Any]:
+        """The stream's row of the status snapshot."""
+        info, position = (self._begin.info if self._begin else None), self._position
+        skipped = f"{position.skipped} screened before" if position.skipped else ""
+        return {
+            "number": self.number,
+            "id": self._stream.id,
+            "tenant": self._stream.tenant,
+            "url": mask_url(self._stream.url),
+            "kind": self._kind,
+            "state": self._state,
+            "reason": self._reason or skipped,
+            "plan": position.plan,
+            "why": position.why,
+            "max_gap_s": self._max_gap_s,
+            "open_segments": sum(builder.open is not None for builder in self._builders.values()),
+            "item": self._begin.item.path if self._begin else "",
+            "position_s": round(position.time_s, 3),
+            "duration_s": info.duration_s if info else None,
+            "size": f"{info.width}x{info.height}" if info else "",
+            "codec": info.codec if info else "",
+            "fps": round(float(info.frame_rate), 3) if info and info.frame_rate else None,
+            "gop_s": position.gop_s,
+            "damaged": position.damaged,
+            "reconnects": max(0, self._sessions - 1) if self._live else 0,
+            **self._account.status(now if self._live else position.time_s),
+        }

@@ -1,0 +1,279 @@
+"""The publisher with real servers that are killed, emptied and slow to come: nothing accepted is lost."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.backends.redis_connect import RedisDownError, RedisSettings
+from pipeline.backends.sink_redis import RedisSink
+from pipeline.errors import ConfigError
+from pipeline.events import Event
+from pipeline.outbox import Outbox
+from pipeline.service import publisher as module
+from pipeline.service.publisher import Publisher
+from tests.fixtures.events import gap, segment
+from tests.fixtures.redis import RedisFactory, RedisServer
+
+KEY = "framewarden:segments"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same loops, at a pace for tests."""
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "CHECK_S", 0.05)
+    monkeypatch.setattr(module, "FIRST_DELAY_S", 0.02)
+    monkeypatch.setattr(module, "LONGEST_DELAY_S", 0.1)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        yield outbox
+
+
+@contextmanager
+def running(outbox: Outbox, server: RedisServer, **settings: str) -> Iterator[Publisher]:
+    stop = threading.Event()
+    options = RedisSettings(server.url, **settings)
+    publisher = Publisher(outbox, lambda: RedisSink(options), stop=stop, rng=random.Random(1))
+    thread = threading.Thread(target=publisher.run)
+    thread.start()
+    try:
+        yield publisher
+    finally:
+        stop.set()
+        thread.join()
+
+
+def until(true: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come about"
+        threading.Event().wait(0.01)
+
+
+def stored(server: RedisServer, key: str = KEY) -> list[str]:
+    """Event ids in Redis, in order, repeats dropped as consumers do."""
+    with server.client() as client:
+        return list(dict.fromkeys(fields["id"] for _, fields in client.xrange(key)))
+
+
+def names(events: Sequence[Event]) -> list[str]:
+    return [event.id for event in events]
+
+
+def test_events_of_both_topics_are_delivered_in_order(outbox: Outbox, redis_server: RedisServer) -> None:
+    flagged, holes = [segment() for _ in range(450)], [gap() for _ in range(30)]
+    outbox.accept([*flagged[:200], *holes, *flagged[200:]], now=1.0)
+    with running(outbox, redis_server) as publisher:
+        assert publisher.drain(15.0)
+        assert publisher.state.state == "connected"
+    assert stored(redis_server) == names(flagged)
+    assert stored(redis_server, "framewarden:health") == names(holes)
+    counts = outbox.counts()
+    assert (counts.pending, counts.held, counts.delivered) == (0, 480, 480)
+
+
+def test_events_that_come_while_it_runs_are_delivered_without_being_asked(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    with running(outbox, redis_server):
+        events = [segment(), segment()]
+        for event in events:
+            outbox.accept([event], now=1.0)
+        until(lambda: stored(redis_server) == names(events))
+
+
+def test_nothing_is_lost_when_the_server_is_killed_again_and_again(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    events = [segment() for _ in range(300)]
+    with running(outbox, redis_server) as publisher:
+        for begin in range(0, 300, 60):
+            for event in events[begin : begin + 60]:
+                outbox.accept([event], now=1.0)
+            redis_server.kill()
+            redis_server.start()
+        until(lambda: outbox.counts().pending == 0)
+        assert publisher.state.connects > 1
+    assert stored(redis_server) == names(events)
+
+
+def test_a_server_that_comes_late_is_waited_for_and_the_state_says_why(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    redis_server.kill()
+    event = segment()
+    outbox.accept([event], now=1.0)
+    with running(outbox, redis_server) as publisher:
+        until(lambda: publisher.state.state == "down")
+        assert "refused" in str(publisher.state.error)
+        assert publisher.drain(30.0) is False  # at once: it is down
+        redis_server.start()
+        until(lambda: outbox.counts().pending == 0)
+        assert (publisher.state.state, publisher.state.error) == ("connected", None)
+    assert stored(redis_server) == [event.id]
+
+
+def test_entries_that_a_crash_took_from_a_server_without_aof_are_published_again(
+    outbox: Outbox, redis_factory: RedisFactory
+) -> None:
+    """Acknowledged writes are gone after SIGKILL: the outbox still holds them."""
+    server = redis_factory(appendonly="no")
+    events = [segment() for _ in range(40)]
+    with running(outbox, server) as publisher:
+        outbox.accept(events, now=1.0)
+        assert publisher.drain(10.0)
+        assert any("appendonly" in text for text in publisher.state.warnings)
+        server.kill()
+        server.start()
+        assert stored(server) == []
+        until(lambda: stored(server) == names(events))
+        assert publisher.state.republished == 40
+
+
+def test_flushall_is_noticed_without_a_reconnect_and_groups_come_back(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    events = [segment() for _ in range(10)]
+    with running(outbox, redis_server) as publisher, redis_server.client() as client:
+        outbox.accept(events, now=1.0)
+        assert publisher.drain(10.0)
+        client.flushall()
+        until(lambda: stored(redis_server) == names(events))
+        until(lambda: len(client.xinfo_groups(KEY)) == 1)
+        assert publisher.state.connects == 1
+
+
+def test_flushall_is_noticed_even_when_new_entries_came_at_once(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    old, new = [segment() for _ in range(5)], segment()
+    with running(outbox, redis_server) as publisher, redis_server.client() as client:
+        outbox.accept(old, now=1.0)
+        assert publisher.drain(10.0)
+        client.flushall()
+        outbox.accept([new], now=2.0)
+        until(lambda: set(stored(redis_server)) == {new.id, *names(old)})
+        assert [name for name in stored(redis_server) if name != new.id] == names(old)
+
+
+def test_entries_trimmed_by_length_before_anybody_read_them_are_published_again(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    events = [segment() for _ in range(10)]
+    with running(outbox, redis_server) as publisher, redis_server.client() as client:
+        outbox.accept(events, now=1.0)
+        assert publisher.drain(10.0)
+        client.xreadgroup("review", "desk", {KEY: ">"}, count=4)
+        client.xtrim(KEY, maxlen=2, approximate=False)
+        until(lambda: set(stored(redis_server)) == set(names(events)))
+
+
+def test_what_every_group_acknowledged_leaves_the_outbox_and_the_rest_stays(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    with running(outbox, redis_server) as publisher, redis_server.client() as client:
+        outbox.accept([segment() for _ in range(5)], now=1.0)
+        assert publisher.drain(10.0)
+        entries = client.xreadgroup("review", "desk", {KEY: ">"}, count=4)[0][1]
+        client.xack(KEY, "review", *(redis_id for redis_id, _ in entries[:3]))
+        until(lambda: outbox.counts().held == 2)
+        assert client.xlen(KEY) == 5  # kept for readers until it is old
+
+
+def test_entries_that_a_consumer_acknowledged_and_deleted_are_not_published_again(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    """The third of five is acknowledged and deleted while the first two are still being worked on."""
+    with running(outbox, redis_server) as publisher, redis_server.client() as client:
+        outbox.accept([segment() for _ in range(5)], now=1.0)
+        assert publisher.drain(10.0)
+        entries = client.xreadgroup("review", "desk", {KEY: ">"})[0][1]
+        with client.pipeline() as pipe:
+            pipe.xack(KEY, "review", entries[2][0]).xdel(KEY, entries[2][0]).execute()
+        until(lambda: outbox.counts().held == 4)
+        assert publisher.state.republished == 0
+        assert client.xlen(KEY) == 4
+
+
+class CutSink(RedisSink):
+    """A real sink whose first reply is lost after Redis has taken the events."""
+
+    cuts = 1
+
+    def publish(self, topic: str, events: Sequence[Event]) -> list[str]:
+        ids = super().publish(topic, events)
+        if CutSink.cuts > 0:
+            CutSink.cuts -= 1
+            raise RedisDownError("lost", "the connection was cut before the reply")
+        return ids
+
+
+def test_a_reply_that_was_lost_gives_a_repeat_and_no_loss(outbox: Outbox, redis_server: RedisServer) -> None:
+    events = [segment(), segment()]
+    outbox.accept(events, now=1.0)
+    stop = threading.Event()
+    stop.set()  # one connection, what is pending, and out
+    publisher = Publisher(outbox, lambda: CutSink(RedisSettings(redis_server.url)), stop=stop)
+    publisher.run()
+    assert publisher.state.state == "down"
+    publisher.run()
+    assert outbox.counts().pending == 0
+    with redis_server.client() as client:
+        assert client.xlen(KEY) == 4
+    assert stored(redis_server) == names(events)
+
+
+def test_the_publisher_of_the_next_run_goes_on_where_the_last_one_was_killed(
+    outbox: Outbox, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Half was delivered and recorded; the rest waits in the file for whoever opens it."""
+    events = [segment() for _ in range(6)]
+    sink = RedisSink(RedisSettings(redis_server.url))
+    sink.connect()
+    outbox.accept(events, now=1.0)
+    rows = outbox.pending(limit=3)
+    ids = sink.publish("segments", [row.event for row in rows])
+    outbox.delivered([(row.seq, redis_id) for row, redis_id in zip(rows, ids, strict=True)], now=1.0)
+    sink.close()
+    with Outbox(tmp_path / "outbox.sqlite") as successor, running(successor, redis_server) as publisher:
+        assert publisher.drain(10.0)
+        assert publisher.state.republished == 0
+    with redis_server.client() as client:
+        assert [fields["id"] for _, fields in client.xrange(KEY)] == names(events)
+
+
+def test_an_unsafe_server_gets_nothing_when_that_is_refused(
+    outbox: Outbox, redis_factory: RedisFactory
+) -> None:
+    server = redis_factory(appendonly="no")
+    outbox.accept([segment()], now=1.0)
+    settings = RedisSettings(server.url, on_unsafe="refuse")
+    publisher = Publisher(outbox, lambda: RedisSink(settings), stop=threading.Event())
+    with pytest.raises(ConfigError, match="appendonly yes"):
+        publisher.run()
+    with server.client() as client:
+        assert client.keys("*") == []
+    assert outbox.counts().pending == 1
+
+
+def test_a_server_that_becomes_unsafe_later_gets_nothing_until_it_is_safe_again(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    with running(outbox, redis_server, on_unsafe="refuse") as publisher, redis_server.client() as client:
+        until(lambda: publisher.state.state == "connected")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.client_kill_filter(_type="normal", skipme=True)
+        until(lambda: "allkeys-lru" in str(publisher.state.error))
+        outbox.accept([event := segment()], now=1.0)
+        assert publisher.drain(0.2) is False
+        assert client.xlen(KEY) == 0
+        client.config_set("maxmemory-policy", "noeviction")
+        until(lambda: stored(redis_server) == [event.id])

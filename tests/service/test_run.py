@@ -1,0 +1,231 @@
+"""``framewarden run``: real streams in, segments out of a real Redis, and what happens when things die."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.redis import RedisServer
+from tests.fixtures.rtsp import RtspServer
+from tests.fixtures.service import Command, film, segments
+
+Start = Callable[..., Command]
+
+
+def config(path: Path, streams: list[dict[str, Any]], **keys: Any) -> Path:
+    """Write a config; YAML reads JSON."""
+    path.write_text(json.dumps({"state_dir": "state", "streams": streams, **keys}))
+    return path
+
+
+def opened(command: Command, stream: str) -> list[dict[str, Any]]:
+    return [s for s in segments(command.events, "open") if s["stream"]["id"] == stream]
+
+
+def closed(command: Command, stream: str) -> list[dict[str, Any]]:
+    return [s for s in segments(command.events) if s["stream"]["id"] == stream]
+
+
+def worker_pids(supervisor: int) -> list[int]:
+    """The worker processes of a run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            words = (entry / "cmdline").read_bytes()
+        except (OSError, IndexError, ValueError):
+            continue
+        if parent == supervisor and b"spawn_main" in words:
+            found.append(int(entry.name))
+    return found
+
+
+def test_three_rtsp_streams_are_flagged_into_redis(
+    framewarden: Start, rtsp_server: RtspServer, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    spans = {"a": (2.2, 6.0), "b": (4.1, 7.7), "c": (1.0, 3.6)}
+    for name, span in spans.items():
+        film(rtsp_server.folder / f"{name}.mp4", 12, span, gop_s=1.0)
+    streams = [
+        {"id": name, "url": rtsp_server.url(f"{name}.mp4", loop=True), "sampling": {"max_gap_s": 1.0}}
+        for name in spans
+    ]
+    settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
+    command = framewarden("run", settings, "--json")
+    command.wait_for(lambda c: all(closed(c, name) for name in spans))
+    assert command.terminate() == 0, command.stderr
+    with redis_server.client() as client:
+        entries = client.xrange("framewarden:segments")
+        groups = client.xinfo_groups("framewarden:segments")
+    assert [group["name"] for group in groups] == ["review"]
+    sent = [json.loads(fields["event"]) for _, fields in entries]
+    ours = [e for e in command.events if e["type"] == "framewarden.segment.v1"]
+    assert {e["id"] for e in sent} == {e["id"] for e in ours}
+    for _, fields in entries:
+        assert fields["id"] == json.loads(fields["event"])["id"]
+        assert {"type", "rev", "state", "stream", "category", "tenant"} <= set(fields)
+    for name in spans:
+        revisions = [e["data"]["rev"] for e in sent if e["data"]["stream"]["id"] == name]
+        assert revisions[0] == 1
+        first = closed(command, name)[0]
+        assert first["stream"]["kind"] == "live"
+        assert first["wall"]["clock"] in ("arrival", "sender")
+        assert first["latency_ms"]["capture_to_score"] is None or first["latency_ms"]["capture_to_score"] >= 0
+
+
+def test_a_killed_worker_comes_back_and_its_streams_go_on(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    film(tmp_path / "long.mp4", 30, (1.5, 30.0))
+    streams = [{"id": "cam", "url": "long.mp4", "pace": "realtime", "loop": True}]
+    command = framewarden(
+        "run", config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url}), "--json"
+    )
+    command.wait_for(lambda c: bool(opened(c, "cam")))
+    (pid,) = worker_pids(command.process.pid)
+    os.kill(pid, signal.SIGKILL)
+    command.wait_for(lambda c: bool(closed(c, "cam")))
+    first = opened(command, "cam")[0]["segment_id"]
+    (end,) = closed(command, "cam")
+    assert (end["segment_id"], end["reason"]) == (first, "shutdown")
+    command.wait_for(lambda c: len(opened(c, "cam")) >= 2)
+    gaps = [e["data"] for e in command.events if e["type"] == "framewarden.coverage.v1"]
+    assert command.terminate() == 0, command.stderr
+    assert {gap["cause"] for gap in gaps} <= {"not_started", "worker_lost"}
+    assert worker_pids(command.process.pid) == []
+    (last,) = [e["data"] for e in command.events if e["data"].get("state") == "ended"]
+    parts = [last[name] for name in ("screened_s", "late_s", "dropped_s", "lost_s")]
+    assert sum(parts) == pytest.approx(last["duration_s"], abs=0.1)
+    revisions = [
+        (s["segment_id"], s["rev"]) for s in (e["data"] for e in command.events) if "segment_id" in s
+    ]
+    assert len(revisions) == len(set(revisions))
+
+
+def test_a_run_that_was_killed_goes_on_where_it_stopped(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """kill -9 of everything while a file is screened: its successor closes what was open, finishes the file
+    from the last scored sample, and repeats nothing."""
+    film(tmp_path / "one.mp4", 60, (5.0, 9.0), (20.0, 25.0), (50.0, 55.0), gop_s=1.0)
+    streams = [{"id": "uploads", "url": "one.mp4", "sampling": {"max_gap_s": 0.2}}]
+    settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
+    first = framewarden("run", settings, "--json", "--exit-at-end")
+    first.wait_for(lambda c: len(opened(c, "uploads")) == 2)
+    first.process.kill()
+    first.end()
+    second = framewarden("run", settings, "--json", "--exit-at-end")
+    assert second.end(120) == 0, second.stderr
+    both = [*closed(first, "uploads"), *closed(second, "uploads")]
+    both.sort(key=lambda s: s["media"]["start_s"])
+    sessions = {segment["stream"]["session"] for segment in both}
+    assert len(sessions) == 1
+    for before, after in itertools.pairwise(both):
+        assert before["media"]["end_s"] <= after["media"]["start_s"] + 1e-6
+    whole = [s for s in both if s["reason"] != "shutdown"]
+    assert len(whole) <= 3
+    assert abs(both[-1]["media"]["start_s"] - 50.0) <= 0.2
+    (end,) = [e["data"] for e in second.events if e["data"].get("state") == "ended"]
+    assert end["screened_s"] == pytest.approx(60.0, abs=0.1)
+    third = framewarden("run", settings, "--json", "--exit-at-end")
+    assert third.end() == 0, third.stderr
+    assert third.lines == []  # a finished file is remembered
+
+
+def test_sigterm_closes_and_delivers_what_is_open(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    film(tmp_path / "long.mp4", 30, (0.0, 30.0))
+    streams = [{"id": "cam", "url": "long.mp4", "pace": "realtime", "loop": True}]
+    command = framewarden(
+        "run", config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url}), "--json"
+    )
+    command.wait_for(lambda c: bool(opened(c, "cam")))
+    assert command.terminate() == 0, command.stderr
+    (end,) = closed(command, "cam")
+    assert end["reason"] == "shutdown"
+    with redis_server.client() as client:
+        states = [fields["state"] for _, fields in client.xrange("framewarden:segments")]
+        health = [fields.get("state") for _, fields in client.xrange("framewarden:health")]
+    assert (states[0], states[-1]) == ("open", "closed")
+    assert health[-1] == "ended"
+
+
+def test_a_source_that_is_away_costs_only_itself(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    film(tmp_path / "good.mp4", 10, (3.0, 6.0))
+    with socket.socket() as closed_port:
+        closed_port.bind(("127.0.0.1", 0))
+        port = closed_port.getsockname()[1]
+        streams = [
+            {"id": "away", "url": f"rtsp://user:s3cret-canary@127.0.0.1:{port}/x"},
+            {"id": "good", "url": "good.mp4", "pace": "realtime"},
+        ]
+        settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
+        command = framewarden("run", settings, "--json", "--for", "14")
+        assert command.end() == 0, command.stderr
+    assert len(closed(command, "good")) == 1
+    lost = [e["data"] for e in command.events if e["data"]["stream"]["id"] == "away"]
+    assert [data["state"] for data in lost if "state" in data] == ["lost", "ended"]
+    assert lost[-1]["lost_s"] == pytest.approx(lost[-1]["duration_s"], abs=0.1)
+    assert "s3cret-canary" not in "\n".join([*command.lines, *command.errors])
+
+
+def test_a_watched_folder_takes_files_that_appear(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    ready = film(tmp_path / "ready.mp4", 8, (2.0, 5.0))
+    streams = [{"id": "uploads", "url": "uploads", "watch": True}]
+    command = framewarden(
+        "run", config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url}), "--json"
+    )
+    snapshot = tmp_path / "state" / "status.json"
+    until = time.monotonic() + 30
+    while not snapshot.exists() and time.monotonic() < until:
+        os.sched_yield()
+    shutil.copy(ready, folder / "late.mp4")
+    command.wait_for(lambda c: bool(closed(c, "uploads")))
+    assert command.terminate() == 0, command.stderr
+    (segment,) = closed(command, "uploads")
+    assert segment["stream"]["url"] == str(folder / "late.mp4")
+
+
+def test_a_stream_may_have_several_models(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    film(tmp_path / "one.mp4", 12, (3.0, 6.0), card="image-safety-s-graphic-1.png")
+    streams = [{"id": "one", "url": "one.mp4", "model": ["open-nsfw", "image-safety-s"]}]
+    settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
+    command = framewarden("run", settings, "--json", "--exit-at-end")
+    assert command.end() == 0, command.stderr
+    graphic = [s for s in closed(command, "one") if s["category"] == "graphic"]
+    assert len(graphic) == 1
+    assert graphic[0]["model"]["name"] == "image-safety-s"
+    assert abs(graphic[0]["media"]["start_s"] - 3.0) <= 1.1
+
+
+def test_a_second_run_on_the_same_state_is_refused(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    film(tmp_path / "long.mp4", 10, gop_s=1.0)
+    streams = [{"id": "cam", "url": "long.mp4", "pace": "realtime", "loop": True}]
+    settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
+    first = framewarden("run", settings, "--json")
+    first.wait_for(lambda c: bool(c.lines))
+    second = framewarden("run", settings)
+    assert second.end() == 2
+    assert str(first.process.pid) in second.stderr
+    assert first.terminate() == 0
