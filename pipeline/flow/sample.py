@@ -1,0 +1,294 @@
+"""Which packets are decoded and which pictures are kept: ``max_gap_s`` at the lowest decode cost.
+
+A gap is the stream time between neighbouring samples; it is kept when at most ``max_gap_s`` × ``TOLERANCE``.
+One of two plans is in force:
+
+``keyframes``  a keyframe is decoded alone, when the gap needs it. Each sample draws when the next is due,
+               from U(0.6, 1.0) of ``max_gap_s``; of the keyframes that keep the gap, the nearest is taken.
+``full``       every packet is fed; a picture is kept when it is due, or when the one after it would be late.
+
+``auto`` begins with ``keyframes``. It holds the packets since the last keyframe, so that when the next one
+does not come in time it can feed them and still find a picture within the gap: the way into ``full``. Three
+good GOPs in a row are the way back. The explicit plan ``keyframes`` never feeds for the gap's sake, and
+``skip`` decodes what ``full`` decodes.
+"""
+
+import random
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from pipeline.errors import DecodeError
+from pipeline.flow.decode import Decoder, Picture
+from pipeline.flow.sample_ahead import GOPS_TO_TRUST, Ahead, Gops, with_last
+from pipeline.flow.sample_rules import FRESH_S, HELD_BYTES, TOLERANCE, Plan, SamplingRules
+from pipeline.flow.source import Kind, Packet
+
+__all__ = ["TOLERANCE", "Order", "Plan", "Sampler", "SamplingRules", "pictures", "with_last"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the decoder is to do next: ``still`` and ``feed`` a packet, ``flush`` or ``reset``."""
+
+    kind: Literal["still", "feed", "flush", "reset"]
+    packet: Packet | None = None
+
+
+FLUSH, RESET = Order("flush"), Order("reset")
+
+
+class Sampler:
+    """Chooses for one session. Holds packets, never pictures; knows no clock but the packets' times.
+
+    ``plan`` is the one in force, ``why`` one sentence for the status, ``gop_s`` the longest of the last few
+    distances between keyframes (None until two came), ``held_bytes`` the size of the packets held."""
+
+    def __init__(self, rules: SamplingRules, *, kind: Kind, rng: random.Random) -> None:
+        self.rules = rules
+        self.plan: Literal["keyframes", "full"] = "full" if rules.plan in ("full", "skip") else "keyframes"
+        self.why = "keyframes, until they prove too rare" if rules.plan == "auto" else "set in the config"
+        self.held_bytes = 0
+        self.kind = kind
+        self._live = kind == "live"
+        self._rng = rng
+        self._limit = rules.max_gap_s * TOLERANCE - 1e-6  # never on the wrong side of the ledger's rounding
+        self._last: float | None = None  # time of the latest sample
+        self._due = -inf
+        self._newest_s = -inf  # of all packets
+        self._seen_s = -inf  # of all pictures that came out of the decoder
+        self._final_s = inf  # of the file's last picture, once it is known
+        self._gops = Gops()
+        self._alone = True  # keyframes of this session decode by themselves, as far as is known
+        # keyframes
+        self._holds = rules.plan == "auto" or kind == "file"
+        self._held: list[Packet] = []  # since the latest sound keyframe
+        self._spare: Packet | None = None  # the latest keyframe passed over since the last sample
+        self._retry: list[Order] = []
+        self._feeding = False  # this GOP is fed, for an audit or for its last picture
+        self._audit_s = inf
+        # full
+        self._ahead = Ahead(live=self._live)
+        self._leaving = False  # the orders of this packet are the last ones of the plan
+
+    @property
+    def gop_s(self) -> float | None:
+        return self._gops.longest_s
+
+    def take(self, packet: Packet | None, *, last: bool = False) -> list[Order]:
+        """What to decode, now that ``packet`` has come; packets before the first keyframe are passed over.
+
+        ``last``: none follows in this file. ``take(None, last=True)`` ends a file that broke off."""
+        orders: list[Order] = []
+        self._leaving = False
+        if packet is not None and (packet.keyframe or self._gops.begun):
+            self._newest_s = max(self._newest_s, packet.time_s)
+            orders = self._decide(packet)
+        return orders + self._finish() if last else orders
+
+    def wants(self, time_s: float) -> bool:
+        """Whether to keep this picture of a ``feed`` or ``flush``: asked once for each, in their order."""
+        self._seen_s = max(self._seen_s, time_s)
+        self._ahead.came(time_s)
+        if not self.is_new(time_s) or not self._is_due(time_s):
+            return False
+        self._sampled(time_s)
+        return True
+
+    def is_new(self, time_s: float) -> bool:
+        """Whether a sample at this time would still be the latest."""
+        return self._last is None or time_s > self._last
+
+    def kept(self, time_s: float) -> None:
+        """The picture of a ``still`` came out: it is a sample."""
+        self._sampled(time_s)
+
+    def damaged(self, order: Order) -> None:
+        """An order raised ``DecodeError``: an earlier keyframe takes its place, or the next one does."""
+        if order.kind != "still":
+            self._audit_s = inf
+            return
+        if self._held and self._held[0] is order.packet:
+            self._hold(None)
+        if self._spare is order.packet:
+            self._spare = None
+        elif self._spare is not None:
+            self._retry.append(Order("still", self._spare))
+
+    def no_picture(self) -> None:
+        """A ``still`` gave nothing though it is sound: such a keyframe needs the packets around it."""
+        self._alone = False
+
+    def again(self) -> list[Order]:
+        """What else to decode for this packet, in view of how its orders went."""
+        if self._held and self.is_new(self._seen_s) and self._seen_s < self._final_s < inf:
+            self._final_s = self._seen_s  # the file's end is damaged: this was its last picture
+            return [RESET, *_feed(self._held), FLUSH]
+        retry, self._retry = self._retry, []
+        return retry
+
+    def _sampled(self, time_s: float) -> None:
+        self._last = time_s
+        self._due = time_s + self._rng.uniform(0.6, 1.0) * self.rules.max_gap_s
+        if self._spare is not None and self._spare.time_s <= time_s:
+            self._spare = None
+
+    def _is_due(self, time_s: float) -> bool:
+        if self._last is None or time_s >= self._final_s:
+            return True
+        if self.plan == "keyframes" and not self._leaving:
+            return time_s >= self._audit_s
+        return time_s >= self._due or self._ahead.following(time_s) > self._last + self._limit
+
+    def _decide(self, packet: Packet) -> list[Order]:
+        if packet.keyframe:
+            self._gops.add(packet.time_s)
+        if self.plan == "full":
+            if not (packet.keyframe and self._keyframes_do()):
+                return _feed(self._ahead.feed(packet))
+            return self._leave_full(packet) + self._keyframe(packet)
+        if not self._alone and self.rules.plan == "auto":
+            return self._enter_full(packet, "the keyframes do not decode by themselves")
+        rescue, settled = self._rescue(packet)
+        if settled:
+            return rescue
+        return rescue + (self._keyframe(packet) if packet.keyframe else self._between(packet))
+
+    def _keyframe(self, packet: Packet) -> list[Order]:
+        orders = [FLUSH] if self._feeding else []
+        self._hold(packet)
+        if not self._needed(packet.time_s):
+            self._spare, self._feeding = packet if self.is_new(packet.time_s) else None, False
+            return orders
+        orders.append(Order("still", packet))
+        audit = not self._feeding and self.gop_s is not None and self._rng.random() < self.rules.audit
+        self._feeding = audit
+        if audit and self.gop_s is not None:
+            self._audit_s = packet.time_s + self._rng.random() * self.gop_s
+            orders.append(Order("feed", packet))
+        return orders
+
+    def _needed(self, time_s: float) -> bool:
+        """Whether the next keyframe would be too late, or is further from the due time than this one."""
+        if self._last is None or self.gop_s is None or self._gops.known < GOPS_TO_TRUST:
+            return True
+        following = time_s + self.gop_s
+        if following > self._last + self._limit:
+            return True
+        return abs(time_s - self._due) <= abs(following - self._due)
+
+    def _between(self, packet: Packet) -> list[Order]:
+        """A packet that is no keyframe: held, and fed only for an audit."""
+        if self._held and self.held_bytes + packet.size > HELD_BYTES:
+            if self.rules.plan == "auto":
+                return self._enter_full(packet, "the distance between keyframes is too large to hold")
+            held, self._audit_s, self._feeding = self._held, inf, True  # on, without holding, to the end
+            self._hold(None)
+            return [RESET, *_feed(held), Order("feed", packet)]
+        self._hold(packet)
+        if self._feeding and self._audit_s <= self._seen_s:
+            self._feeding = False
+            return [RESET]
+        return [Order("feed", packet)] if self._feeding else []
+
+    def _rescue(self, packet: Packet) -> tuple[list[Order], bool]:
+        """When the gap is about to be missed: the keyframe passed over, or all that is held; and whether the
+        orders take care of ``packet``, too."""
+        if self._last is None or packet.time_s <= self._last + self._limit:
+            return [], False
+        orders, reached = [], self._last
+        spare = self._spare
+        stale = spare is not None and self._live and packet.time_s - spare.time_s > FRESH_S
+        if spare is not None and not (stale and self._feedable(reached, packet)):
+            orders, reached = [Order("still", spare)], spare.time_s
+        if packet.time_s <= reached + self._limit or not self._feedable(reached, packet):
+            return orders, False
+        why = f"keyframes come less often than every {self.rules.max_gap_s:g} s"
+        return orders + self._enter_full(packet, why), True
+
+    def _feedable(self, reached: float, packet: Packet) -> bool:
+        """Whether feeding gives a newer picture: a held one, or one shown before this keyframe (open GOP)."""
+        newer = packet.keyframe or any(held.time_s > reached for held in self._held)
+        return self.rules.plan == "auto" and bool(self._held) and newer
+
+    def _hold(self, packet: Packet | None) -> None:
+        if packet is None or packet.keyframe:
+            self._held, self.held_bytes = [], 0
+        if packet is not None and self._holds and (packet.keyframe or self._held):
+            self._held.append(packet)
+            self.held_bytes += packet.size
+
+    def _enter_full(self, packet: Packet, why: str) -> list[Order]:
+        self.plan, self.why = "full", f"everything is decoded: {why}"
+        held = [] if packet.keyframe and not self._alone else self._held
+        self._hold(None)
+        self._ahead = Ahead(held, live=self._live)
+        self._spare, self._feeding, self._audit_s = None, False, inf
+        if self._last is not None:
+            self._due = self._last + self.rules.max_gap_s  # the newest picture that keeps the gap
+        return [RESET, *_feed(held), *_feed(self._ahead.feed(packet))]
+
+    def _keyframes_do(self) -> bool:
+        return self.rules.plan == "auto" and self._alone and self._gops.good(self._limit)
+
+    def _leave_full(self, packet: Packet) -> list[Order]:
+        self._gops.trust()
+        self.plan, self.why = "keyframes", f"a keyframe every {self.gop_s or 0:.3g} s keeps the gap"
+        self._leaving = True
+        return [*_feed([ready for ready in self._ahead.feed(packet) if ready is not packet]), FLUSH]
+
+    def _finish(self) -> list[Order]:
+        """The file's last picture, which is the newest of the GOP that is held or fed."""
+        self._final_s, self._audit_s = self._newest_s, inf
+        if self.plan == "full" or (self._feeding and not self._held):
+            return [*_feed(self._ahead.end()), FLUSH]
+        if len(self._held) == 1:
+            return [Order("still", self._held[0])]
+        self._ahead, self._leaving = Ahead(self._held, live=self._live), True
+        return [RESET, *_feed(self._held), FLUSH] if self._held else []
+
+
+def _feed(packets: list[Packet]) -> list[Order]:
+    return [Order("feed", packet) for packet in packets]
+
+
+def pictures(
+    packet: Packet | None, sampler: Sampler, decoder: Decoder, *, last: bool = False
+) -> Iterator[Picture]:
+    """Carry out what the sampler orders for ``packet``; give the pictures to be screened, in time order.
+
+    A picture is valid until the next one is asked for; whoever stores it should let go of it then (a 1080p
+    surface is 3 MB).
+
+    :raises DecodeError: after all orders of this packet, if one of them failed; the stream goes on."""
+    failure: DecodeError | None = None
+    orders = deque(sampler.take(packet, last=last))
+    while orders:
+        order = orders.popleft()
+        try:
+            yield from _carry_out(order, sampler, decoder)
+        except DecodeError as error:
+            failure = failure or error
+            sampler.damaged(order)
+        if not orders:
+            orders.extend(sampler.again())
+    if failure is not None:
+        raise failure
+
+
+def _carry_out(order: Order, sampler: Sampler, decoder: Decoder) -> Iterator[Picture]:
+    if order.kind == "reset":
+        decoder.reset()
+    elif order.packet is None:
+        yield from (picture for picture in decoder.flush() if sampler.wants(picture.time_s))
+    elif order.kind == "feed":
+        yield from (picture for picture in decoder.decode(order.packet) if sampler.wants(picture.time_s))
+    elif sampler.is_new(order.packet.time_s):
+        picture = decoder.still(order.packet)
+        if picture is None:
+            sampler.no_picture()
+        else:
+            sampler.kept(picture.time_s)
+            yield picture

@@ -1,0 +1,439 @@
+"""What every decoder promises, on clips that real encoders made."""
+
+import gc
+import random
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import psutil
+import pytest
+from av.bitstream import BitStreamFilterContext
+from av.packet import PacketSideData
+
+from pipeline.backends.decode_software import TURNS, decoder_available, sniff
+from pipeline.backends.registry import open_decoder
+from pipeline.errors import DecodeError, SourceUnsupported
+from pipeline.flow.decode import Decoder, Picture
+from pipeline.flow.sample import Sampler, SamplingRules, pictures
+from pipeline.flow.source import Packet, StreamInfo
+from tests.fixtures.media import Clips, demux
+
+Open = Callable[[StreamInfo], Decoder]
+
+KINDS: dict[str, dict[str, object]] = {
+    "h264-b-frames": {"options": {"bf": "3"}},
+    "h264-open-gop": {"options": {"bf": "3", "x264-params": "open-gop=1:scenecut=0"}},
+    "h264-ts": {"suffix": ".ts", "options": {"bf": "2"}},
+    "h264-10-bit": {"pixel_format": "yuv420p10le"},
+    "h264-4:4:4": {"pixel_format": "yuv444p"},
+    "h264-interlaced": {"options": {"x264-params": "interlaced=1:tff=1"}},
+    "hevc": {"codec": "libx265"},
+    "hevc-10-bit": {"codec": "libx265", "pixel_format": "yuv420p10le"},
+    "hevc-open-gop": {
+        "codec": "libx265",
+        "options": {
+            "preset": "medium",
+            "x265-params": "log-level=none:open-gop=1:keyint=12:min-keyint=12:scenecut=0",
+        },
+    },
+    "vp9": {"codec": "libvpx-vp9", "suffix": ".webm"},
+    "mpeg2-ts": {"codec": "mpeg2video", "suffix": ".ts", "options": {"bf": "2"}},
+    "mpeg2-interlaced": {"codec": "mpeg2video", "suffix": ".ts", "options": {"flags": "+ilme+ildct"}},
+    "mpeg4-avi": {"codec": "mpeg4", "suffix": ".avi", "options": {"bf": "2"}},
+    "mjpeg": {"codec": "mjpeg", "suffix": ".avi", "pixel_format": "yuvj420p"},
+    "odd-size": {"codec": "libx264", "width": 129, "height": 97, "pixel_format": "yuv444p"},
+    "odd-size-4:2:0": {"codec": "libvpx-vp9", "suffix": ".webm", "width": 129, "height": 97},
+}
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.needs_gpu)])
+def opened(request: pytest.FixtureRequest) -> Open:
+    return lambda info: open_decoder(info, device=request.param)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, clips: Clips) -> tuple[StreamInfo, list[Packet], Path]:
+    path = clips(**KINDS[request.param])
+    return *demux(path), path
+
+
+def pixels(picture: Picture) -> np.ndarray:
+    surface = picture.surface
+    return np.asarray(surface.to_ndarray(format="rgb48le" if surface.format.bits_per_pixel > 24 else "rgb24"))
+
+
+def truth(path: Path) -> list[np.ndarray]:
+    """The same file through FFmpeg's own way of demuxing and decoding."""
+    with av.open(str(path)) as container:
+        return [pixels(Picture(0, 0, 0, 0, 0, frame)) for frame in container.decode(video=0)]
+
+
+def feed_all(decoder: Decoder, packets: Iterable[Packet]) -> list[Picture]:
+    """Every sound picture; damage is passed over."""
+    found: list[Picture] = []
+    for packet in packets:
+        with suppress(DecodeError):
+            found.extend(decoder.decode(packet))
+    with suppress(DecodeError):
+        found.extend(decoder.flush())
+    return found
+
+
+def spoilt(packet: Packet, how: str) -> Packet:
+    """The packet cut to a half, or with a stretch of zeroes in its middle as a lost TS packet leaves it."""
+    body = bytearray(bytes(packet.data))
+    if how == "cut":
+        body = body[: len(body) // 2]
+    else:
+        body[len(body) // 3 : len(body) // 3 + 188] = bytes(188)
+    data = av.Packet(bytes(body))
+    data.pts, data.dts, data.time_base = packet.data.pts, packet.data.dts, packet.data.time_base
+    data.is_keyframe = packet.keyframe
+    return replace(packet, data=data)
+
+
+def test_pictures_come_out_in_presentation_order_each_once_with_its_packets_time(
+    opened: Open, kind: tuple[StreamInfo, list[Packet], Path]
+) -> None:
+    info, packets, path = kind
+    found = feed_all(opened(info), packets)
+    assert [picture.time_s for picture in found] == sorted(packet.time_s for packet in packets)
+    arrived = {packet.time_s: packet.arrived for packet in packets}
+    assert all(picture.arrived == arrived[picture.time_s] for picture in found)
+    assert {(picture.width, picture.height) for picture in found} == {(info.width, info.height)}
+    for picture, expected in zip(found, truth(path), strict=True):
+        assert np.array_equal(pixels(picture), expected)
+
+
+def test_a_still_is_the_picture_that_decoding_everything_gives(
+    opened: Open, kind: tuple[StreamInfo, list[Packet], Path]
+) -> None:
+    info, packets, path = kind
+    decoder, expected = opened(info), truth(path)
+    order = sorted(packet.time_s for packet in packets)
+    keyframes = [packet for packet in packets if packet.keyframe][:6]
+    assert len(keyframes) >= 4
+    for packet in keyframes:
+        picture = decoder.still(packet)
+        assert picture is not None
+        assert picture.time_s == packet.time_s
+        assert np.array_equal(pixels(picture), expected[order.index(packet.time_s)])
+    assert decoder.damaged == 0
+
+
+def test_decoding_from_any_keyframe_gives_nothing_shown_before_it(
+    opened: Open, kind: tuple[StreamInfo, list[Packet], Path]
+) -> None:
+    """Leading pictures of an open GOP refer to what was not fed."""
+    info, packets, path = kind
+    start = [number for number, packet in enumerate(packets) if packet.keyframe][1]
+    found = feed_all(opened(info), packets[start:])
+    assert found[0].time_s == packets[start].time_s
+    expected = truth(path)
+    assert np.array_equal(pixels(found[0]), expected[len(expected) - len(found)])
+
+
+def test_a_still_between_fed_packets_does_not_disturb_them(opened: Open, clips: Clips) -> None:
+    info, packets = demux(clips(options={"bf": "3"}))
+    decoder = opened(info)
+    found: list[Picture] = []
+    for packet in packets:
+        found.extend(decoder.decode(packet))
+        if packet.keyframe:
+            assert decoder.still(packet) is not None
+    found.extend(decoder.flush())
+    assert [picture.time_s for picture in found] == sorted(packet.time_s for packet in packets)
+
+
+def test_a_flush_gives_all_that_is_buffered_and_a_reset_forgets_it(opened: Open, clips: Clips) -> None:
+    """Fed the first 7 of 48 in decode order, then on from there; the next keyframe is at 0.5 s."""
+    info, packets = demux(clips(options={"bf": "3"}))
+    flushed, reset = opened(info), opened(info)
+    early = [picture for packet in packets[:7] for picture in flushed.decode(packet)]
+    assert len(early) + len(list(flushed.flush())) == 7
+    assert len(early) < 7
+    for packet in packets[:7]:
+        list(reset.decode(packet))
+    reset.reset()
+    assert list(reset.flush()) == []
+    for decoder in (flushed, reset):
+        again = [picture.time_s for packet in packets[7:] for picture in decoder.decode(packet)]
+        assert again[0] == pytest.approx(0.5)
+
+
+def test_the_packets_own_timestamp_is_left_as_it_was(opened: Open, clips: Clips) -> None:
+    info, packets = demux(clips())
+    stamps = [packet.data.pts for packet in packets]
+    decoder = opened(info)
+    feed_all(decoder, packets)
+    decoder.still(packets[0])
+    assert [packet.data.pts for packet in packets] == stamps
+
+
+@pytest.mark.parametrize("how", ["cut", "zeroed"])
+@pytest.mark.parametrize("name", ["h264-b-frames", "h264-ts", "mpeg2-ts", "mpeg4-avi", "mjpeg"])
+def test_a_damaged_packet_is_an_error_and_the_next_keyframe_decodes(
+    opened: Open, clips: Clips, name: str, how: str
+) -> None:
+    info, packets = demux(clips(**KINDS[name]))
+    keyframes = [number for number, packet in enumerate(packets) if packet.keyframe]
+    decoder = opened(info)
+    wrong = spoilt(packets[keyframes[1]], how)
+    with pytest.raises(DecodeError, match="damaged"):
+        decoder.still(wrong)
+    assert decoder.damaged == 1
+    fed = [wrong if number == keyframes[1] else packet for number, packet in enumerate(packets)]
+    found = feed_all(decoder, fed)
+    times = [picture.time_s for picture in found]
+    assert decoder.damaged >= 2
+    assert wrong.time_s not in times
+    assert times == sorted(set(times))
+    from_next = {packet.time_s for packet in packets if packet.time_s >= packets[keyframes[2]].time_s}
+    assert from_next <= set(times)
+
+
+@pytest.mark.parametrize("name", ["h264-b-frames", "mpeg4-avi"])
+def test_what_depends_on_a_damaged_packet_is_not_given(opened: Open, clips: Clips, name: str) -> None:
+    """Each reference picture of the second GOP in turn. Where damage is noticed, what comes out is right
+    to the last pixel, but for B pictures shown before one that was concealed; the third GOP is whole."""
+    path = clips(**KINDS[name])
+    info, packets = demux(path)
+    expected = dict(zip(sorted(packet.time_s for packet in packets), truth(path), strict=True))
+    _, second, third = [n for n, p in enumerate(packets) if p.keyframe][:3]
+    victims = [n for n in range(second + 1, third) if not packets[n].disposable]
+    noticed = 0
+    for victim, how in [(victim, how) for victim in victims for how in ("cut", "zeroed")]:
+        decoder = opened(info)
+        found = feed_all(decoder, [spoilt(p, how) if n == victim else p for n, p in enumerate(packets)])
+        if decoder.damaged == 0:
+            continue
+        noticed += 1
+        assert len(packets) / 2 < len(found) < len(packets)
+        wrong = [p.time_s for p in found if not np.array_equal(pixels(p), expected[p.time_s])]
+        assert len(wrong) <= 3
+        assert all(time_s < packets[victim].time_s for time_s in wrong)
+        assert {p.time_s for p in packets if p.time_s >= packets[third].time_s} <= {p.time_s for p in found}
+    assert noticed > len(victims)
+
+
+def test_a_packet_that_the_source_marks_damaged_is_refused(opened: Open, clips: Clips) -> None:
+    info, packets = demux(clips())
+    decoder = opened(info)
+    with pytest.raises(DecodeError, match="source lost a part"):
+        decoder.still(replace(packets[0], damaged=True))
+    assert feed_all(decoder, [packets[0], replace(packets[1], damaged=True), packets[2]])[-1].time_s == 0.0
+
+
+def test_noise_never_raises_anything_but_a_decode_error(opened: Open, clips: Clips) -> None:
+    chance = random.Random(5)
+    for name in ("h264-ts", "hevc", "vp9", "mpeg2-ts", "mjpeg"):
+        info, packets = demux(clips(**KINDS[name]))
+        decoder = opened(info)
+        for packet in packets:
+            body = bytearray(bytes(packet.data))
+            for _ in range(6):
+                body[chance.randrange(len(body))] ^= chance.randrange(1, 256)
+            noisy = replace(packet, data=av.Packet(bytes(body)))
+            with suppress(DecodeError):
+                list(decoder.decode(noisy))
+            with suppress(DecodeError):
+                decoder.still(noisy)
+        sound = next(packet for packet in packets if packet.keyframe)
+        assert decoder.still(sound) is not None
+
+
+def test_the_size_may_change_in_mid_stream(opened: Open, clips: Clips, tmp_path: Path) -> None:
+    small, large = clips(suffix=".ts"), clips(suffix=".ts", width=192, height=160)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(small.read_bytes() + large.read_bytes())
+    info, packets = demux(joined)
+    sizes = [(picture.width, picture.height) for picture in feed_all(opened(info), _timed(packets))]
+    assert sizes[0] == (128, 96)
+    assert sizes[-1] == (192, 160)
+    assert len(sizes) > 80
+    decoder = opened(info)
+    stills = [decoder.still(packet) for packet in packets if packet.keyframe and not packet.damaged]
+    assert {(still.width, still.height) for still in stills if still} == {(128, 96), (192, 160)}
+
+
+@pytest.mark.parametrize("codec", ["libx265", "mpeg2video"])
+def test_the_codec_may_change_in_mid_stream_and_back(
+    opened: Open, clips: Clips, tmp_path: Path, codec: str
+) -> None:
+    """Under one PID of an MPEG-TS; FFmpeg's demuxer goes on under the old name."""
+    first, other = clips(suffix=".ts"), clips(codec=codec, suffix=".ts", width=192, height=160)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first.read_bytes() + other.read_bytes() + first.read_bytes())
+    info, packets = demux(joined)
+    decoder = opened(info)
+    found = feed_all(decoder, _timed(packets))
+    sizes = [(picture.width, picture.height) for picture in found]
+    assert sizes.count((128, 96)) >= 70
+    assert sizes.count((192, 160)) >= 24
+    assert set(sizes) == {(128, 96), (192, 160)}
+    assert sizes[-1] == (128, 96)
+
+
+def test_new_parameters_that_come_with_a_packet_are_used(opened: Open, clips: Clips) -> None:
+    """An MP4 whose packets rely on parameter sets outside of them, followed by another one's packets."""
+    info, packets = demux(clips())
+    other_info, others = demux(clips(width=192, height=160))
+    assert info.codec_parameters.extradata != other_info.codec_parameters.extradata
+    carrier = _with_new_extradata(others[0].data, other_info.codec_parameters.extradata)
+    changed = [replace(others[0], data=carrier, parameters_changed=True), *others[1:]]
+    found = feed_all(opened(info), _timed([*packets, *changed]))
+    assert [(p.width, p.height) for p in found] == [(128, 96)] * 48 + [(192, 160)] * 48
+    decoder = opened(info)
+    still = decoder.still(changed[0])
+    assert still is not None
+    assert still.width == 192
+
+
+def test_the_rotation_is_the_containers_or_what_the_stream_itself_says(opened: Open, clips: Clips) -> None:
+    info, packets = demux(clips(), rotation=270)
+    still = opened(info).still(packets[0])
+    assert still is not None
+    assert still.rotation == 270
+    info, packets = demux(clips(suffix=".ts"))
+    with av.open(str(clips(suffix=".ts"))) as container:
+        counter_clockwise = "h264_metadata=display_orientation=insert:rotate=90"
+        turn = BitStreamFilterContext(counter_clockwise, container.streams.video[0])
+        data = [out for each in container.demux(video=0) if each.size for out in turn.filter(each)]
+    turned = opened(info).still(replace(packets[0], data=data[0]))
+    assert turned is not None
+    assert turned.rotation == 270
+
+
+def test_interlaced_pictures_come_out_woven_and_whole(opened: Open, clips: Clips) -> None:
+    info, packets = demux(clips(**KINDS["h264-interlaced"]))
+    still = opened(info).still(packets[0])
+    assert still is not None
+    assert (still.width, still.height) == (128, 96)
+
+
+def test_a_keyframe_that_needs_others_gives_no_still_and_is_screened_in_full(
+    opened: Open, clips: Clips
+) -> None:
+    """Intra refresh: no picture is intra-coded as a whole, a sweep of half a second renews it."""
+    options = {"bf": "0", "x264-params": "intra-refresh=1:scenecut=0:bframes=0"}
+    info, packets = demux(clips(options=options, pictures=240))
+    keyframes = [packet for packet in packets if packet.keyframe]
+    decoder = opened(info)
+    assert decoder.still(keyframes[1]) is None
+    assert decoder.damaged == 0
+    sampler = Sampler(SamplingRules(max_gap_s=2.0, audit=0), kind="live", rng=random.Random(1))
+    times = [picture.time_s for packet in packets for picture in pictures(packet, sampler, decoder)]
+    assert sampler.plan == "full"
+    assert max(b - a for a, b in pairwise(times)) <= 2.1
+
+
+@pytest.mark.parametrize("plan", ["auto", "keyframes", "full"])
+def test_every_kind_is_screened_within_the_gap_from_first_to_last(
+    opened: Open, kind: tuple[StreamInfo, list[Packet], Path], plan: str
+) -> None:
+    info, packets, path = kind
+    rules = SamplingRules(max_gap_s=0.6, plan=plan, audit=0.3)  # type: ignore[arg-type]
+    sampler, decoder = Sampler(rules, kind="file", rng=random.Random(2)), opened(info)
+    expected = dict(zip(sorted(packet.time_s for packet in packets), truth(path), strict=True))
+    times: list[float] = []
+    for number, packet in enumerate(packets):
+        for picture in pictures(packet, sampler, decoder, last=number == len(packets) - 1):
+            times.append(picture.time_s)
+            assert np.array_equal(pixels(picture), expected[picture.time_s])
+    assert times[0] == 0.0
+    assert times[-1] == max(expected)
+    assert times == sorted(set(times))
+    assert max(b - a for a, b in pairwise(times)) <= 0.63
+
+
+def test_many_threads_share_the_decoding_of_keyframes(opened: Open, clips: Clips) -> None:
+    info, packets = demux(clips(width=320, height=240))
+    expected = pixels(opened(info).still(packets[0]) or pytest.fail("no picture"))
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        own_info, own = demux(clips(width=320, height=240))
+        decoder = opened(own_info)
+        for _ in range(10):
+            picture = decoder.still(own[0])
+            if picture is None or not np.array_equal(pixels(picture), expected):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3 * TURNS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert wrong == []
+
+
+def test_forty_decoders_fed_with_stills_hold_no_codec_contexts(clips: Clips) -> None:
+    """A 720p context with its pictures takes 6 MB or more; forty held ones would take 240 MB."""
+    info, packets = demux(clips(width=1280, height=720, pictures=2, gop=1))
+    decoders = [open_decoder(info) for _ in range(40)]
+    decoders[0].still(packets[0])
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    for decoder in decoders:
+        decoder.still(packets[0])
+    assert psutil.Process().memory_info().rss - before < 40e6
+
+
+def test_a_codec_without_a_decoder_is_refused_by_name(opened: Open) -> None:
+    assert not decoder_available("prores-xyz")
+    with pytest.raises(SourceUnsupported, match="prores-xyz"):
+        opened(StreamInfo("prores-xyz", 640, 360))
+
+
+def test_the_usual_codecs_have_a_software_decoder() -> None:
+    for codec in ("h264", "hevc", "vp8", "vp9", "av1", "mpeg2video", "mpeg4", "mjpeg", "theora"):
+        assert decoder_available(codec), codec
+    assert not decoder_available("aac")
+
+
+@pytest.mark.parametrize(
+    ("start", "codec"),
+    [
+        (b"\0\0\0\1\x09\xf0\0\0\0\1\x67", "h264"),
+        (b"\0\0\1\x67\x64\0", "h264"),
+        (b"\0\0\0\1\x46\1\x50", "hevc"),
+        (b"\0\0\0\1\x40\1\x0c", "hevc"),
+        (b"\0\0\1\xb3\x14\0", "mpeg2video"),
+        (b"\0\0\1\x41\x9a", None),
+        (b"\0\0\x22\x67\x64", None),
+        (b"\0\0\0", None),
+        (b"", None),
+    ],
+)
+def test_the_codec_of_an_elementary_stream_shows_in_its_first_bytes(start: bytes, codec: str | None) -> None:
+    assert sniff(memoryview(start)) == codec
+
+
+def _timed(packets: list[Packet]) -> list[Packet]:
+    """The packets on one timeline, as ``StreamClock`` would put them: one after the other in each piece."""
+    found: list[Packet] = []
+    shift = end = 0.0
+    for number, packet in enumerate(packets):
+        if packet.time_s + shift < end - 0.5:
+            shift = end + 1 / 24 - packet.time_s
+        end = max(end, packet.time_s + shift)
+        found.append(replace(packet, time_s=packet.time_s + shift, pts=5000 + number))
+    return found
+
+
+def _with_new_extradata(data: Any, extradata: bytes) -> Any:
+    """A copy of the packet that brings ``extradata`` along, as an MP4 with two sample descriptions does."""
+    copy = av.Packet(bytes(data))
+    copy.pts, copy.dts, copy.time_base, copy.is_keyframe = data.pts, data.dts, data.time_base, True
+    new_extradata = 1  # AV_PKT_DATA_NEW_EXTRADATA
+    side = PacketSideData(new_extradata, len(extradata))  # type: ignore[call-arg]
+    side.update(extradata)
+    copy.set_sidedata(side)
+    return copy
