@@ -7,6 +7,8 @@
     sample_rules.py  SamplingRules            how densely, as the config says it
     sample_ahead.py  Ahead                    what comes after this packet or picture
     sample.py        Sampler                  which packets are decoded, which pictures are kept
+    pick.py          pictures                 carries out what the sampler orders
+    ring.py          PacketRing               the packets of the last seconds, to look at again
       ↓
     frames.py        Frame, FramePool         picture → a slot of the model's input tensor; a slot is a lease
     resize.py        convert                  what that conversion is, exactly: the judge of all backends
@@ -15,7 +17,10 @@
       ↓
     classify.py      Scores, Classifier       batch → one row of scores a frame
       ↓
-    segment.py       Segment, SegmentBuilder  scores → segments
+    segment_rules.py SegmentRules, Segment    thresholds, and what is said of a segment
+    span.py          Span                     what is known of a segment while it goes on
+    segment.py       SegmentBuilder           scores → segments
+    look.py          Lookout                  scores → which interval is worth a closer look
     coverage.py      CoverageLedger           scores and their absence → seconds screened, late, dropped, lost
 
 Nothing here starts a thread, reads a clock or the environment, or imports a vendor: ``tests/test_layers.py``.

@@ -12,12 +12,14 @@ from pipeline.flow.frames import Frame
 
 @dataclass(frozen=True, slots=True)
 class BatchRules:
-    """A batch holds at most ``max_size`` frames; the first of them waits at most ``max_wait_s`` for company.
+    """A batch holds at most ``max_size`` frames; a live one waits at most ``max_wait_s`` for company, a
+    file's ``file_wait_s``: its reader waits for the decision, so hardly more would come.
 
     A live frame is not scored any more when it arrived over ``stale_s`` seconds ago."""
 
     max_size: int = 16
     max_wait_s: float = 0.05
+    file_wait_s: float = 0.005
     stale_s: float = 2.0
 
     def __post_init__(self) -> None:
@@ -135,8 +137,8 @@ class Batcher:
             return None
         if len(self) >= self.rules.max_size:
             return 0.0
-        first = min(line[0].since for queue in (self._live, self._file) for line in queue.lines.values())
-        return max(0.0, first + self.rules.max_wait_s - now)
+        waits = ((self._live, self.rules.max_wait_s), (self._file, self.rules.file_wait_s))
+        return max(0.0, min(line[0].since + s for queue, s in waits for line in queue.lines.values()) - now)
 
     def take(self, now: float) -> tuple[Batch, list[Frame]]:
         """The next batch, and the stale live frames: released already, for the caller to count."""

@@ -12,8 +12,8 @@ class Picture:
     """One decoded picture, opaque outside ``backends/``.
 
     ``time_s`` is its packet's. ``width`` and ``height`` are pixels as coded; ``rotation`` is in degrees
-    clockwise to apply for display. ``surface`` is what the frame pool of the same device reads; it stays valid
-    until the next call of the decoder that made it."""
+    clockwise to apply for display. ``surface`` is what the frame pool of the same device reads; it stays
+    valid until the next call of the decoder that made it."""
 
     time_s: float
     width: int
@@ -27,8 +27,9 @@ class Decoder(Protocol):
     """Codec state of one stream. Never resizes, never keeps a picture that it has given.
 
     Pictures come out in presentation order, each once, with their packet's time. A packet that cannot be
-    decoded raises ``DecodeError``; the decoder then drops what depends on it and goes on at the next keyframe.
-    Pictures that libavcodec marks corrupt, or rebuilt by concealment, are not given, they are counted in ``damaged``."""
+    decoded raises ``DecodeError``; the decoder then drops what depends on it and goes on at the next
+    keyframe. Pictures that libavcodec marks corrupt, or rebuilt by concealment, are not given, they are
+    counted in ``damaged``."""
 
     @property
     def damaged(self) -> int:

@@ -61,20 +61,19 @@ class Colour:
 def weights(source: int, target: int) -> NDArray[np.float64]:
     """Shape (target, source), rows sum to 1: one axis of the resize.
 
-    Shrinking: target pixel i is the mean of the source over [i, i + 1) * source / target, pixels at both ends
-    by the fraction that is covered. Enlarging: linear between the two nearest pixel centres, the outermost
-    pixels repeated. Equal sizes: the identity, by both."""
+    A source pixel counts by 1 - distance / reach, from the target pixel's centre to its own, where that is
+    positive. The reach is source / target when shrinking, so that every source pixel counts, and 1 when
+    enlarging, which is linear interpolation. Beyond the ends, the outermost pixels are repeated. Equal sizes:
+    the identity."""
     ratio = source / target
-    table: NDArray[np.float64]
-    if ratio >= 1.0:
-        low = np.arange(target)[:, None] * ratio
-        pixel = np.arange(source)[None, :]
-        covered = np.minimum(low + ratio, pixel + 1) - np.maximum(low, pixel)
-        table = np.clip(covered, 0.0, 1.0) / ratio
-    else:
-        centre = np.clip((np.arange(target) + 0.5) * ratio - 0.5, 0, source - 1)[:, None]
-        table = np.clip(1.0 - np.abs(centre - np.arange(source)[None, :]), 0.0, 1.0)
-    table /= table.sum(axis=1, keepdims=True)  # the last digits
+    reach = max(ratio, 1.0)
+    beyond = int(np.ceil(reach))
+    centre = (np.arange(target)[:, None] + 0.5) * ratio - 0.5
+    wide = np.clip(1.0 - np.abs(centre - np.arange(-beyond, source + beyond)) / reach, 0.0, None)
+    wide /= wide.sum(axis=1, keepdims=True)
+    table: NDArray[np.float64] = wide[:, beyond : beyond + source].copy()
+    table[:, 0] += wide[:, :beyond].sum(axis=1)
+    table[:, -1] += wide[:, beyond + source :].sum(axis=1)
     table.setflags(write=False)
     return table
 

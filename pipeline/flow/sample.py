@@ -10,23 +10,19 @@ One of two plans is in force:
 ``auto`` begins with ``keyframes``. It holds the packets since the last keyframe, so that when the next one
 does not come in time it can feed them and still find a picture within the gap: the way into ``full``. Three
 good GOPs in a row are the way back. The explicit plan ``keyframes`` never feeds for the gap's sake, and
-``skip`` decodes what ``full`` decodes.
+``skip`` decodes what ``full`` decodes. While something suspicious is watched, everything is fed as well.
 """
 
 import random
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
-from pipeline.errors import DecodeError
-from pipeline.flow.decode import Decoder, Picture
-from pipeline.flow.sample_ahead import GOPS_TO_TRUST, Ahead, Gops, with_last
+from pipeline.flow.sample_ahead import GOPS_TO_TRUST, Ahead, Gops
 from pipeline.flow.sample_rules import FRESH_S, HELD_BYTES, TOLERANCE, Plan, SamplingRules
 from pipeline.flow.source import Kind, Packet
 
-__all__ = ["TOLERANCE", "Order", "Plan", "Sampler", "SamplingRules", "pictures", "with_last"]
+__all__ = ["TOLERANCE", "Order", "Plan", "Sampler", "SamplingRules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +58,7 @@ class Sampler:
         self._final_s = inf  # of the file's last picture, once it is known
         self._gops = Gops()
         self._alone = True  # keyframes of this session decode by themselves, as far as is known
+        self._dense_until_s = -inf  # watched closely up to here
         # keyframes
         self._holds = rules.plan == "auto" or kind == "file"
         self._held: list[Packet] = []  # since the latest sound keyframe
@@ -76,6 +73,22 @@ class Sampler:
     @property
     def gop_s(self) -> float | None:
         return self._gops.longest_s
+
+    def watch(self, until_s: float) -> None:
+        """Look closely, at ``burst_fps``, up to stream time ``until_s``; -inf: no longer.
+
+        In plan ``keyframes`` set in the config only keyframes are decoded, whatever is suspected."""
+        self._dense_until_s = until_s
+        if self._last is not None and self._watching(self._last):
+            self._due = self._last + 1.0 / self.rules.burst_fps
+
+    @property
+    def watching(self) -> bool:
+        """Whether the newest packet lies in a time that is looked at closely."""
+        return self._watching(self._newest_s)
+
+    def _watching(self, time_s: float) -> bool:
+        return time_s < self._dense_until_s and self.rules.plan != "keyframes"
 
     def take(self, packet: Packet | None, *, last: bool = False) -> list[Order]:
         """What to decode, now that ``packet`` has come; packets before the first keyframe are passed over.
@@ -132,6 +145,8 @@ class Sampler:
     def _sampled(self, time_s: float) -> None:
         self._last = time_s
         self._due = time_s + self._rng.uniform(0.6, 1.0) * self.rules.max_gap_s
+        if self._watching(time_s):
+            self._due = time_s + 1.0 / self.rules.burst_fps
         if self._spare is not None and self._spare.time_s <= time_s:
             self._spare = None
 
@@ -151,6 +166,8 @@ class Sampler:
             return self._leave_full(packet) + self._keyframe(packet)
         if not self._alone and self.rules.plan == "auto":
             return self._enter_full(packet, "the keyframes do not decode by themselves")
+        if self._watching(packet.time_s) and self._held:
+            return self._enter_full(packet, "something suspicious is looked at closely")
         rescue, settled = self._rescue(packet)
         if settled:
             return rescue
@@ -226,12 +243,14 @@ class Sampler:
         self._hold(None)
         self._ahead = Ahead(held, live=self._live)
         self._spare, self._feeding, self._audit_s = None, False, inf
-        if self._last is not None:
+        if self._last is not None and not self._watching(self._last):
             self._due = self._last + self.rules.max_gap_s  # the newest picture that keeps the gap
         return [RESET, *_feed(held), *_feed(self._ahead.feed(packet))]
 
     def _keyframes_do(self) -> bool:
-        return self.rules.plan == "auto" and self._alone and self._gops.good(self._limit)
+        if self.rules.plan != "auto" or not self._alone or self.watching:
+            return False
+        return self._gops.good(self._limit)
 
     def _leave_full(self, packet: Packet) -> list[Order]:
         self._gops.trust()
@@ -252,43 +271,3 @@ class Sampler:
 
 def _feed(packets: list[Packet]) -> list[Order]:
     return [Order("feed", packet) for packet in packets]
-
-
-def pictures(
-    packet: Packet | None, sampler: Sampler, decoder: Decoder, *, last: bool = False
-) -> Iterator[Picture]:
-    """Carry out what the sampler orders for ``packet``; give the pictures to be screened, in time order.
-
-    A picture is valid until the next one is asked for; whoever stores it should let go of it then (a 1080p
-    surface is 3 MB).
-
-    :raises DecodeError: after all orders of this packet, if one of them failed; the stream goes on."""
-    failure: DecodeError | None = None
-    orders = deque(sampler.take(packet, last=last))
-    while orders:
-        order = orders.popleft()
-        try:
-            yield from _carry_out(order, sampler, decoder)
-        except DecodeError as error:
-            failure = failure or error
-            sampler.damaged(order)
-        if not orders:
-            orders.extend(sampler.again())
-    if failure is not None:
-        raise failure
-
-
-def _carry_out(order: Order, sampler: Sampler, decoder: Decoder) -> Iterator[Picture]:
-    if order.kind == "reset":
-        decoder.reset()
-    elif order.packet is None:
-        yield from (picture for picture in decoder.flush() if sampler.wants(picture.time_s))
-    elif order.kind == "feed":
-        yield from (picture for picture in decoder.decode(order.packet) if sampler.wants(picture.time_s))
-    elif sampler.is_new(order.packet.time_s):
-        picture = decoder.still(order.packet)
-        if picture is None:
-            sampler.no_picture()
-        else:
-            sampler.kept(picture.time_s)
-            yield picture

@@ -21,8 +21,8 @@ Plan = Literal["auto", "keyframes", "skip", "full"]
 @dataclass(frozen=True, slots=True)
 class SamplingRules:
     """``max_gap_s`` is in seconds of stream time. ``audit`` is the share of sampled keyframes whose GOP is
-    decoded up to a random picture as well. ``burst_fps`` pictures a second for ``burst_s`` seconds around a
-    suspicious score are a seam: nothing bursts yet.
+    decoded up to a random picture as well. Around a suspicious score ``burst_fps`` pictures a second are
+    screened, and for ``burst_s`` seconds after it.
 
     :raises ConfigError: a value is out of its range."""
 

@@ -34,8 +34,8 @@ class Packet:
 
     ``time_s`` is its presentation time in seconds since the session's first keyframe; it is never missing
     (``StreamClock`` fills in) and, over a session, rises in presentation order. ``arrived`` is the monotonic
-    time in seconds at which it was read (live) or due (paced). ``pts`` is the tag that the decoder gives back with the picture.
-    ``data`` is opaque outside ``backends/``; ``size`` is its length in bytes."""
+    time in seconds at which it was read (live) or due (paced). ``pts`` is the tag that the decoder gives back
+    with the picture. ``data`` is opaque outside ``backends/``; ``size`` is its length in bytes."""
 
     time_s: float
     keyframe: bool

@@ -29,7 +29,7 @@ LIVE = StreamContext(
     "vm-3", "default", "cam-7", "s-1", "live", "rtsp://***@10.0.0.7/stream1", {"site": "west"}
 )
 FILE = StreamContext("vm-3", "default", "uploads", "s-2", "file", "file:///data/uploads/größe.mp4")
-MODEL = ModelInfo("open-nsfw", "1.0", "6b" * 32, "area-1", "openvino-bf16")
+MODEL = ModelInfo("open-nsfw", "1.0", "6b" * 32, "tent-1", "openvino-bf16")
 POLICY = PolicyInfo("default", "c0" * 32)
 SEGMENT = Segment(
     segment_id="01909f3e-7c4a-7000-8000-000000000001",

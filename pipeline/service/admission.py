@@ -1,7 +1,7 @@
 """Who may decode now."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from pipeline.backends.registry import Device, open_decoder
@@ -46,15 +46,15 @@ class AdmittedDecoder:
         with self._turn:
             return self._decoder.still(packet)
 
-    def decode(self, packet: Packet) -> list[Picture]:
+    def decode(self, packet: Packet) -> Iterable[Picture]:
         """See ``Decoder.decode``."""
         with self._turn:
-            return list(self._decoder.decode(packet))
+            return self._decoder.decode(packet)
 
-    def flush(self) -> list[Picture]:
+    def flush(self) -> Iterable[Picture]:
         """See ``Decoder.flush``."""
         with self._turn:
-            return list(self._decoder.flush())
+            return self._decoder.flush()
 
     def reset(self) -> None:
         """See ``Decoder.reset``."""

@@ -44,6 +44,24 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class LookSample:
+    """A picture of a closer look; like ``Sample``, but it stands between two that were sent before."""
+
+    look: int
+    number: int
+    time_s: float
+    arrived: float
+    frames: dict[str, Frame | None] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """All pictures of a closer look have been sent; maybe none."""
+
+    look: int
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """Seconds are being lost since ``clock_s`` for ``cause``; ``reason`` and ``text`` say why in a status."""
 
@@ -80,4 +98,4 @@ class Gone:
     failed: str | None = None
 
 
-Message = Begin | Sample | Trouble | End | Gone
+Message = Begin | Sample | LookSample | Looked | Trouble | End | Gone

@@ -1,30 +1,22 @@
 """One thread a stream: opens, reads, decodes into slots, and calls again until it is told to stop."""
 
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from pipeline import events, inputs
 from pipeline.backends.registry import open_source
 from pipeline.backends.source_ffmpeg import SourceSettings
 from pipeline.config import Config, Stream
-from pipeline.errors import DecodeError, SourceEnded, SourceError, SourceNotFound
+from pipeline.errors import SourceEnded, SourceError, SourceNotFound
 from pipeline.flow.coverage import Cause
-from pipeline.flow.decode import Decoder, Picture
-from pipeline.flow.frames import FramePool
-from pipeline.flow.sample import Sampler, pictures
+from pipeline.flow.sample import Sampler
 from pipeline.flow.segment import EndReason
-from pipeline.flow.source import Kind, Source
+from pipeline.flow.source import Source
 from pipeline.outbox import Outbox
-from pipeline.service.admission import Admission
-from pipeline.service.messages import Begin, End, Gone, Item, Message, Sample, Trouble
+from pipeline.service.messages import Begin, End, Gone, Item, Message, Trouble
 from pipeline.service.retry import Backoff, HostGate
-
-T = TypeVar("T")
+from pipeline.service.session import Desk, Session
 
 CAUSES: dict[str, Cause] = {
     "timeout": "stalled",
@@ -34,37 +26,6 @@ CAUSES: dict[str, Cause] = {
 }
 """Coverage cause of a source error's ``reason``; all others are ``disconnected``."""
 WATCH_S = 0.5
-CLOCK_PACKETS = 64
-"""The sender's clock is asked for once in so many packets: it comes with a report every few seconds."""
-
-
-def with_last(items: Iterator[T]) -> Iterator[tuple[T, bool]]:
-    """Each item, and whether it is the last one."""
-    try:
-        held = next(items)
-    except StopIteration:
-        return
-    for item in items:
-        yield held, False
-        held = item
-    yield held, True
-
-
-@dataclass(slots=True)
-class Position:
-    """How far a stream has been read: written by its reader, read by everybody.
-
-    ``skipped`` counts files that were screened before; ``sender_s`` is the Unix time of media second 0 by the
-    sender's clock, where it tells."""
-
-    time_s: float = 0.0
-    packets: int = 0
-    plan: str = ""
-    why: str = ""
-    gop_s: float | None = None
-    damaged: int = 0
-    skipped: int = 0
-    sender_s: float | None = None
 
 
 class Reader:
@@ -74,33 +35,23 @@ class Reader:
     def __init__(
         self,
         stream: Stream,
-        kind: Kind,
         config: Config,
+        desk: Desk,
         *,
-        number: int,
-        send: Callable[[int, Message], None],
-        pools: dict[str, FramePool],
-        admission: Admission,
         gate: HostGate,
         outbox: Outbox,
-        stop: threading.Event,
     ) -> None:
         self._stream = stream
-        self._live = kind == "live"
         self._config = config
+        self._desk = desk
+        self._live = desk.live
+        self._stop = desk.stop
         self._reach = config.reach()
-        self._number = number
-        self._send_to = send
-        self._pools = pools
-        self._admission = admission
         self._gate = gate
         self._outbox = outbox
-        self._stop = stop
         self._rng = random.Random()
         self._backoff = Backoff(self._rng)
-        self._samples = 0
         self._connected = False
-        self.position = Position()
 
     def run(self) -> None:
         """Read the stream to its end, then say goodbye."""
@@ -117,7 +68,7 @@ class Reader:
             self._send(Gone(time.monotonic(), reason, failed))
 
     def _send(self, message: Message) -> None:
-        self._send_to(self._number, message)
+        self._desk.send(message)
 
     # ---- what there is to read ----------------------------------------------------------------------------
 
@@ -170,7 +121,7 @@ class Reader:
         item = Item(str(path), stat.st_size, stat.st_mtime)
         once = not self._live and not self._stream.loop
         if once and self._outbox.is_finished(self._stream.id, item.path, item.size, item.mtime):
-            self.position.skipped += 1
+            self._desk.position.skipped += 1
             return None
         return self._item(item, item.path)
 
@@ -183,18 +134,23 @@ class Reader:
         except SourceError as error:
             return self._away(item, error)
         self._connected = True
-        before = self._samples
         begin = self._begin(source, item)
+        self._desk.lead.forget()
         self._send(begin)
-        end = End("stream_lost", 0.0, time.monotonic(), "disconnected")
+        sampler = Sampler(self._config.sampling_of(self._stream), kind=source.kind, rng=self._rng)
+        sampled, end = 0, End("stream_lost", 0.0, time.monotonic(), "disconnected")
         try:
-            with source, self._admission.decoder(source.info) as decoder:
-                end = self._read(source, decoder, begin)
+            with source, self._desk.admission.decoder(source.info) as decoder:
+                session = Session(source, decoder, sampler, self._desk, begin.resumed_s)
+                try:
+                    end = session.read()
+                finally:
+                    sampled = session.sampled
         except SourceError as error:
             end = self._broken(error)
         finally:
             self._send(end)
-        if self._samples > before or end.reason == "shutdown":
+        if sampled or end.reason == "shutdown":
             self._backoff.succeeded()
             return None
         return end.text or f"{item.path or self._stream.id}: gave no picture"
@@ -226,7 +182,7 @@ class Reader:
     def _begin(self, source: Source, item: Item) -> Begin:
         """The session's opening; an interrupted file goes on behind its last scored sample."""
         now = time.monotonic()
-        self.position.time_s, self.position.sender_s = 0.0, None
+        self._desk.position.time_s, self._desk.position.sender_s = 0.0, None
         progress = self._outbox.progress(self._stream.id, item.path) if item.path and not self._live else None
         if progress is None or (progress.size, progress.mtime) != (item.size, item.mtime):
             return Begin(events.new_id(), item, source.info, now)
@@ -242,49 +198,11 @@ class Reader:
             progress.segments,
         )
 
-    def _read(self, source: Source, decoder: Decoder, begin: Begin) -> End:
-        """Every packet of the session through sampler and decoder."""
-        position = self.position
-        sampler = Sampler(self._config.sampling_of(self._stream), kind=source.kind, rng=self._rng)
-        packets = ((p, False) for p in source) if self._live else with_last(iter(source))
-        for packet, last in packets:
-            if self._stop.is_set():
-                return End("shutdown", position.time_s, time.monotonic())
-            position.time_s = max(position.time_s, packet.time_s)
-            position.packets += 1
-            if self._live and position.packets % CLOCK_PACKETS == 0:
-                position.sender_s = source.sender_time()
-            try:
-                for picture in pictures(packet, sampler, decoder, last=last):
-                    if begin.resumed_s is None or picture.time_s > begin.resumed_s:
-                        self._store(picture)
-            except DecodeError as error:
-                clock = packet.arrived if self._live else packet.time_s
-                self._send(Trouble("corrupt", clock, "corrupt", str(error)))
-            position.plan, position.why, position.gop_s = sampler.plan, sampler.why, sampler.gop_s
-            position.damaged = decoder.damaged
-        return End("shutdown" if self._stop.is_set() else "end_of_stream", position.time_s, time.monotonic())
-
     def _broken(self, error: SourceError) -> End:
         """The session broke off. Where nothing is live, a sender that hangs up has come to its end."""
-        now, at = time.monotonic(), self.position.time_s
+        now, at = time.monotonic(), self._desk.position.time_s
         if self._stop.is_set():
             return End("shutdown", at, now)
         if isinstance(error, SourceEnded) and not self._live:
             return End("end_of_stream", at, now)
         return End("stream_lost", at, now, CAUSES.get(error.reason, "disconnected"), error.reason, str(error))
-
-    def _store(self, picture: Picture) -> None:
-        """Convert the picture for each of the stream's models and hand it on."""
-        self._samples += 1
-        frames = {
-            model: pool.store(
-                picture,
-                stream=self._number,
-                sample=self._samples,
-                live=self._live,
-                timeout=0 if self._live else None,
-            )
-            for model, pool in self._pools.items()
-        }
-        self._send(Sample(self._samples, picture.time_s, picture.arrived, frames))

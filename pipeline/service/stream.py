@@ -7,17 +7,21 @@ from pipeline import events
 from pipeline.config import Config, Stream
 from pipeline.events import WallClock
 from pipeline.flow.classify import ModelInfo
+from pipeline.flow.look import Look, Lookout
 from pipeline.flow.segment import Segment, SegmentBuilder
 from pipeline.masking import mask_text, mask_url
 from pipeline.outbox import Finished, Progress
 from pipeline.service.account import Account
+from pipeline.service.lead import Lead
 from pipeline.service.messages import Begin, End, Gone, Trouble
 from pipeline.service.order import Model, Sequencer, Verdict
 from pipeline.service.orders import Add
-from pipeline.service.reader import Position
 from pipeline.service.report import Recording, Reporter
+from pipeline.service.session import Position
 
 UNKNOWN = (None, None)
+LIVE_LOOK_S, FILE_LOOK_S = 1.5, 30.0
+"""A closer look that is not answered in this time is given up: the boundary stays as uncertain as it was."""
 SURE_GAPS = 1.5
 """A sample older than the newest packet by this many ``max_gap_s`` has been sent, if it will ever be."""
 
@@ -27,7 +31,9 @@ class StreamScreen:
 
     ``now`` is always monotonic seconds, ``unix`` Unix seconds of the same moment."""
 
-    def __init__(self, order: Add, config: Config, models: Mapping[str, Model], position: Position) -> None:
+    def __init__(
+        self, order: Add, config: Config, models: Mapping[str, Model], position: Position, lead: Lead
+    ) -> None:
         self.number = order.number
         self.results = Sequencer(models)
         self.gone: Gone | None = None
@@ -36,8 +42,14 @@ class StreamScreen:
         self._live = order.kind == "live"
         self._config = config
         self._position = position
+        self._lead = lead
+        self._look_until_s = 0.0
         self._max_gap_s = config.sampling_of(order.stream).max_gap_s
         self._categories = tuple(dict.fromkeys(c for model in models.values() for c in model.categories))
+        self._lookout = Lookout(
+            {c: config.segment_rules(order.stream, c) for c in self._categories},
+            config.sampling_of(order.stream),
+        )
         self._report = Reporter(order.stream, order.kind, config)
         self._account = Account(
             order.kind,
@@ -64,6 +76,13 @@ class StreamScreen:
 
     def turn(self, now: float, unix: float) -> None:
         """Decide all that is settled, in order; then let time pass."""
+        while self._decide_settled(now, unix):
+            pass
+        if self.results.empty and not self.results.looking and self.gone is None:
+            self._pass_time(now, unix)
+
+    def _decide_settled(self, now: float, unix: float) -> bool:
+        """As far as it goes; True when a closer look was answered just now, so that it may go on."""
         for entry in self.results.settled():
             match entry:
                 case Verdict():
@@ -76,8 +95,12 @@ class StreamScreen:
                     self._close(entry, now, unix)
                 case Gone():
                     self._leave(entry, unix)
-        if self.results.empty and self.gone is None:
-            self._pass_time(now, unix)
+        if not self.results.looking:
+            return False
+        seen = self.results.answer(give_up=now >= self._look_until_s)
+        if seen is not None:
+            self._refine(seen, now, unix)
+        return seen is not None
 
     def collect(self, *, progress: bool) -> Recording:
         """What has to be recorded since the last call; with ``progress``, or beside an event, how far it
@@ -104,6 +127,7 @@ class StreamScreen:
             )
             for category in self._categories
         }
+        self._lookout.restart(begin.resumed_s)
         if self._live and self._state != "screening":
             self._report.state("connected" if self._state == "connecting" else "recovered", unix)
         self._state, self._reason = "screening", ""
@@ -175,6 +199,30 @@ class StreamScreen:
             if builder.open is None or score > self._found_by[category][1]:
                 self._found_by[category] = (info, score)
             self._publish(category, builder.add(sample.time_s, score), latency, unix)
+        self._lead.decided()
+        look = self._lookout.judge(sample.time_s, {c: score for c, (score, _) in verdict.scores.items()})
+        if look is not None:
+            self._look(look, now)
+
+    def _look(self, look: Look, now: float) -> None:
+        """Ask the reader for a closer look; until it is answered nothing later of this stream is decided."""
+        self._lead.ask(look)
+        if look.from_s < look.to_s:
+            self._look_until_s = now + (LIVE_LOOK_S if self._live else FILE_LOOK_S)
+            self.results.look(look.number)
+
+    def _refine(self, seen: Sequence[Verdict], now: float, unix: float) -> None:
+        """A closer look at the time before the last sample was answered."""
+        for category, builder in self._builders.items():
+            scores = [(v.sample.time_s, *v.scores[category]) for v in seen if category in v.scores]
+            for _, score, info in scores:
+                if (
+                    category not in self._found_by
+                    or builder.open is None
+                    or score > self._found_by[category][1]
+                ):
+                    self._found_by[category] = (info, score)
+            self._publish(category, builder.refine([(t, score) for t, score, _ in scores]), UNKNOWN, unix)
 
     def _set_clock(self, ago_s: float, unix: float) -> None:
         """When media second 0 was: by the sender's clock where it tells, else by the first sample's
@@ -241,6 +289,8 @@ class StreamScreen:
             "fps": round(float(info.frame_rate), 3) if info and info.frame_rate else None,
             "gop_s": position.gop_s,
             "damaged": position.damaged,
+            "held_bytes": position.held_bytes,
+            "looks_refused": position.refused,
             "reconnects": max(0, self._sessions - 1) if self._live else 0,
             **self._account.status(now if self._live else position.time_s),
         }

@@ -6,6 +6,7 @@ The main thread takes the supervisor's orders and sends it a heartbeat. The work
 does."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import threading
@@ -21,17 +22,24 @@ from pipeline.service.account import latency_ms
 from pipeline.service.admission import Admission
 from pipeline.service.crew import Channel, Crew
 from pipeline.service.engine import Engine
-from pipeline.service.messages import Message, Sample
+from pipeline.service.lead import Budget, Lead
+from pipeline.service.messages import LookSample, Message, Sample
 from pipeline.service.orders import Add, Done, Remove, WorkerPlan
 from pipeline.service.reader import Reader
 from pipeline.service.report import Recording
 from pipeline.service.retry import HostGate
+from pipeline.service.session import Desk
 from pipeline.service.stream import StreamScreen
 
 HEARTBEAT_S = 0.5
 TURN_S = 0.25
 RECORD_S = 1.0
 OUTBOX_RETRY_S = 1.0
+FILE_LEAD = 3
+"""Samples that a file's reader may be ahead of what was decided about them."""
+LOOK_SHARE = 0.2
+"""Share of the cores that closer looks at live streams may take."""
+M_ARENA_MAX = -8  # malloc.h
 
 
 class Worker:
@@ -48,6 +56,7 @@ class Worker:
         self._stops: dict[int, threading.Event] = {}
         self._admission = Admission(plan.device, plan.cores)
         self._gate = HostGate()
+        self._budget = Budget(plan.cores, LOOK_SHARE)
         self._latencies: deque[float] = deque(maxlen=4096)
         self._status: list[dict[str, Any]] = []
         self._beat = time.monotonic()
@@ -119,29 +128,25 @@ class Worker:
         )
 
     def _add(self, order: Add, crew: Crew) -> None:
-        stop = threading.Event()
-        names = self.plan.config.models_of(
-            order.stream
-        )  # sorted below: two files never wait for each other's slots
-        reader = Reader(
-            order.stream,
-            order.kind,
-            self.plan.config,
-            number=order.number,
-            send=self._receive,
-            pools={name: self._engines[name].pool for name in sorted(names)},
+        stop, number = threading.Event(), order.number
+        names = sorted(
+            self.plan.config.models_of(order.stream)
+        )  # sorted: two files never wait for each other
+        desk = Desk(
+            number=number,
+            live=order.kind == "live",
+            send=lambda message: self._ready.send((number, message)),
+            pools={name: self._engines[name].pool for name in names},
             admission=self._admission,
-            gate=self._gate,
-            outbox=self._outbox,
+            lead=Lead(None if order.kind == "live" else FILE_LEAD),
+            budget=self._budget,
             stop=stop,
         )
+        reader = Reader(order.stream, self.plan.config, desk, gate=self._gate, outbox=self._outbox)
         models = {name: self._engines[name].model for name in names}
-        self._screens[order.number] = StreamScreen(order, self.plan.config, models, reader.position)
-        self._stops[order.number] = stop
+        self._screens[number] = StreamScreen(order, self.plan.config, models, desk.position, desk.lead)
+        self._stops[number] = stop
         crew.start(reader.run, name=f"reader {order.stream.id}")
-
-    def _receive(self, number: int, message: Message) -> None:
-        self._ready.send((number, message))
 
     # ---- inference thread ---------------------------------------------------------------------------------
 
@@ -177,7 +182,7 @@ class Worker:
             return True
         for number, message in arrived:
             self._screens[number].results.push(message)
-            if isinstance(message, Sample):
+            if isinstance(message, Sample | LookSample):
                 for model, frame in message.frames.items():
                     if frame is not None:
                         self._engines[model].batcher.put(frame, now)
@@ -265,6 +270,8 @@ def main(plan: WorkerPlan, pipe: Connection) -> None:
         with lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             pipe.send(message)
 
+    # Many reader threads: without a bound glibc keeps up to 2 MB of freed surfaces for each of them.
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
     try:
         worker = Worker(plan, send)
     except FramewardenError as error:

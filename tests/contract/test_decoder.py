@@ -21,7 +21,8 @@ from pipeline.backends.decode_software import TURNS, decoder_available, sniff
 from pipeline.backends.registry import open_decoder
 from pipeline.errors import DecodeError, SourceUnsupported
 from pipeline.flow.decode import Decoder, Picture
-from pipeline.flow.sample import Sampler, SamplingRules, pictures
+from pipeline.flow.pick import pictures
+from pipeline.flow.sample import Sampler, SamplingRules
 from pipeline.flow.source import Packet, StreamInfo
 from tests.fixtures.media import Clips, demux
 

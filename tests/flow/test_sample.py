@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, DecodeError, SourceCorrupt
 from pipeline.flow.decode import Picture
-from pipeline.flow.sample import TOLERANCE, Sampler, SamplingRules, pictures, with_last
+from pipeline.flow.pick import pictures
+from pipeline.flow.sample import TOLERANCE, Sampler, SamplingRules
+from pipeline.flow.sample_ahead import with_last
 from pipeline.flow.source import Kind, Packet
 
 

@@ -1,0 +1,161 @@
+"""Which backend does what on which device: chosen by name, loaded on use."""
+
+import ctypes
+import importlib
+import importlib.util
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import structlog
+
+from pipeline.engines import Manifest
+from pipeline.errors import ConfigError, ModelError
+from pipeline.flow.classify import Classifier
+from pipeline.flow.decode import Decoder
+from pipeline.flow.frames import FramePool, InputSpec
+from pipeline.flow.source import Source, StreamInfo
+
+if TYPE_CHECKING:
+    from pipeline.backends.source_ffmpeg import SourceSettings
+
+Device = Literal["cpu", "gpu"]
+Role = Literal["decoder", "pool", "classifier"]
+
+BACKENDS: dict[Device, dict[Role, str]] = {
+    "cpu": {"decoder": "decode_software", "pool": "frames_numpy", "classifier": "classify_openvino"},
+    "gpu": {"decoder": "decode_nvdec", "pool": "frames_cupy", "classifier": "classify_tensorrt"},
+}
+ENGINES = {
+    "openvino": "classify_openvino",
+    "openvino-bf16": "classify_openvino",
+    "openvino-f32": "classify_openvino",
+    "onnxruntime": "classify_onnxruntime",
+    "onnxruntime-f32": "classify_onnxruntime",
+    "tensorrt": "classify_tensorrt",
+}
+"""Engine name → module; a name with a precision fixes it, one without leaves the choice to the engine."""
+
+INSTALL_GPU = 'pip install "framewarden[gpu]"'
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Something that work on a GPU needs: whether it is there, and if not why and how to get it."""
+
+    name: str
+    available: bool
+    reason: str
+
+
+def open_source(
+    settings: "SourceSettings", *, stop: threading.Event, monotonic: Callable[[], float] = time.monotonic
+) -> Source:
+    """Connect to a stream. :raises SourceError: it cannot be opened."""
+    return cast(Source, _load("source_ffmpeg").open_source(settings, stop=stop, monotonic=monotonic))
+
+
+def open_decoder(info: StreamInfo, *, device: Device = "cpu") -> Decoder:
+    """A decoder for a session. :raises SourceUnsupported: none for this codec on this device."""
+    return cast(Decoder, _load(BACKENDS[device]["decoder"]).open_decoder(info))
+
+
+def open_pool(spec: InputSpec, slots: int, *, live_reserve: int = 0, device: Device = "cpu") -> FramePool:
+    """A pool of ``slots`` pictures of a model's form; those of files leave ``live_reserve`` of them free."""
+    module = _load(BACKENDS[device]["pool"])
+    return cast(FramePool, module.open_pool(spec, slots, live_reserve=live_reserve))
+
+
+def open_classifier(
+    manifest: Manifest, *, engine: str = "auto", threads: int, max_batch: int, device: Device = "cpu"
+) -> Classifier:
+    """Load a model on an engine. ``auto`` is the device's own (OpenVINO on a CPU); for a model that OpenVINO
+    cannot read it takes ONNX Runtime and logs why. A named engine is that one or an error.
+
+    :raises ModelError: the model cannot be used. :raises ConfigError: no such engine here."""
+    if engine != "auto":
+        return _open_on(engine, manifest, threads, max_batch)
+    module = _load(BACKENDS[device]["classifier"])
+    try:
+        return cast(Classifier, module.open_classifier(manifest, threads=threads, max_batch=max_batch))
+    except ModelError as refused:
+        if device != "cpu":
+            raise
+        try:
+            classifier = _open_on("onnxruntime", manifest, threads, max_batch)
+        except ModelError:
+            raise refused from None  # the model itself is wrong, whatever the engine
+        structlog.get_logger().warning(
+            "engine.auto", model=manifest.name, chosen="onnxruntime", why=str(refused)
+        )
+        return classifier
+
+
+def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> tuple[Device, str]:
+    """The device to use, and why in one line. An explicit choice never falls back.
+
+    :raises ConfigError: ``gpu`` was asked for and something is missing; says what and the cure."""
+    if wanted == "cpu":
+        return "cpu", "device: cpu in the config"
+    missing = [piece for piece in gpu_pieces() if not piece.available]
+    if not missing:
+        return "gpu", "an NVIDIA GPU and all it needs were found"
+    why = "; ".join(f"{piece.name}: {piece.reason}" for piece in missing)
+    if wanted == "gpu":
+        raise ConfigError(f"device: gpu: cannot be used here: {why}; or set device: auto or cpu")
+    return "cpu", f"no usable GPU ({missing[0].name}: {missing[0].reason})"
+
+
+def gpu_pieces() -> list[Piece]:
+    """What work on a GPU needs, in the order in which a person would mend it."""
+    packages = [("cupy", "cupy"), ("PyNvVideoCodec", "PyNvVideoCodec"), ("TensorRT", "tensorrt")]
+    return [_driver(), *(_package(name, module) for name, module in packages), *_gpu_backends()]
+
+
+def _driver() -> Piece:
+    name = "NVIDIA driver"
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Piece(name, False, "libcuda.so.1 was not found; install the NVIDIA driver on this host")
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return Piece(name, False, "the driver shows no GPU; in a container, start it with access to the GPU")
+    return Piece(name, True, f"{count.value} GPU{'s' if count.value > 1 else ''}")
+
+
+def _package(name: str, module: str) -> Piece:
+    found = importlib.util.find_spec(module) is not None
+    return Piece(name, found, "installed" if found else f"is not installed: {INSTALL_GPU}")
+
+
+def _gpu_backends() -> list[Piece]:
+    absent = [
+        name for name in BACKENDS["gpu"].values() if importlib.util.find_spec(f"{__package__}.{name}") is None
+    ]
+    reason = (
+        f"this version has no {', '.join(absent)}; use a version with GPU support" if absent else "present"
+    )
+    return [Piece("GPU backends", not absent, reason)]
+
+
+def _open_on(engine: str, manifest: Manifest, threads: int, max_batch: int) -> Classifier:
+    if engine not in ENGINES:
+        raise ConfigError(f"engine: {engine!r}: there is none; allowed: auto, {', '.join(ENGINES)}")
+    module = _load(ENGINES[engine])
+    precision = engine.partition("-")[2]
+    chosen = {"precision": precision} if precision else {}
+    return cast(Classifier, module.open_classifier(manifest, threads=threads, max_batch=max_batch, **chosen))
+
+
+def _load(name: str) -> Any:
+    """Import a backend. :raises ConfigError: it, or the vendor's package under it, is not installed."""
+    try:
+        return importlib.import_module(f"{__package__}.{name}")
+    except ModuleNotFoundError as exc:
+        if exc.name == f"{__package__}.{name}":
+            raise ConfigError(f"backend {name}: this version of framewarden does not have it") from exc
+        extra = INSTALL_GPU if name in BACKENDS["gpu"].values() else f"pip install {exc.name}"
+        raise ConfigError(f"backend {name}: needs {exc.name}, which is not installed: {extra}") from exc

@@ -1,0 +1,49 @@
+"""Carries out what the sampler orders: packets to the pictures that are screened."""
+
+from collections import deque
+from collections.abc import Iterator
+
+from pipeline.errors import DecodeError
+from pipeline.flow.decode import Decoder, Picture
+from pipeline.flow.sample import Order, Sampler
+from pipeline.flow.source import Packet
+
+
+def pictures(
+    packet: Packet | None, sampler: Sampler, decoder: Decoder, *, last: bool = False
+) -> Iterator[Picture]:
+    """Carry out what the sampler orders for ``packet``; give the pictures to be screened, in time order.
+
+    A picture is valid until the next one is asked for; whoever stores it should let go of it then (a 1080p
+    surface is 3 MB).
+
+    :raises DecodeError: after all orders of this packet, if one of them failed; the stream goes on."""
+    failure: DecodeError | None = None
+    orders = deque(sampler.take(packet, last=last))
+    while orders:
+        order = orders.popleft()
+        try:
+            yield from _carry_out(order, sampler, decoder)
+        except DecodeError as error:
+            failure = failure or error
+            sampler.damaged(order)
+        if not orders:
+            orders.extend(sampler.again())
+    if failure is not None:
+        raise failure
+
+
+def _carry_out(order: Order, sampler: Sampler, decoder: Decoder) -> Iterator[Picture]:
+    if order.kind == "reset":
+        decoder.reset()
+    elif order.packet is None:
+        yield from (picture for picture in decoder.flush() if sampler.wants(picture.time_s))
+    elif order.kind == "feed":
+        yield from (picture for picture in decoder.decode(order.packet) if sampler.wants(picture.time_s))
+    elif sampler.is_new(order.packet.time_s):
+        picture = decoder.still(order.packet)
+        if picture is None:
+            sampler.no_picture()
+        else:
+            sampler.kept(picture.time_s)
+            yield picture

@@ -1,0 +1,187 @@
+"""One open source: its packets through sampler and decoder into slots, and closer looks when they are asked
+for."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+from pipeline.errors import DecodeError
+from pipeline.flow.decode import Decoder, Picture
+from pipeline.flow.frames import Frame, FramePool
+from pipeline.flow.look import Look
+from pipeline.flow.pick import pictures
+from pipeline.flow.ring import PacketRing
+from pipeline.flow.sample import Sampler
+from pipeline.flow.sample_ahead import with_last
+from pipeline.flow.source import Packet, Source, StreamInfo
+from pipeline.service.admission import Admission
+from pipeline.service.lead import Budget, Lead
+from pipeline.service.messages import End, Looked, LookSample, Message, Sample, Trouble
+
+CLOCK_PACKETS = 64
+"""The sender's clock is asked for once in so many packets: it comes with a report every few seconds."""
+LAG_S = 2.0
+"""A live sample may be decided so long after its packet came; its interval must still be held."""
+
+
+@dataclass(slots=True)
+class Position:
+    """How far a stream has been read: written by its reader, read by everybody.
+
+    ``skipped`` counts files that were screened before; ``sender_s`` is the Unix time of media second 0 by the
+    sender's clock, where it tells; ``refused`` counts closer looks for which there was no budget."""
+
+    time_s: float = 0.0
+    packets: int = 0
+    plan: str = ""
+    why: str = ""
+    gop_s: float | None = None
+    damaged: int = 0
+    skipped: int = 0
+    refused: int = 0
+    held_bytes: int = 0
+    sender_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a stream's reader works with, from session to session."""
+
+    number: int
+    live: bool
+    send: Callable[[Message], None]
+    pools: dict[str, FramePool]
+    admission: Admission
+    lead: Lead
+    budget: Budget
+    stop: threading.Event
+    position: Position = field(default_factory=Position)
+    samples: Iterator[int] = field(default_factory=lambda: count(1))
+
+
+class Session:
+    """Reads ``source`` once. ``resumed_s``: up to there it was screened before a crash."""
+
+    def __init__(
+        self, source: Source, decoder: Decoder, sampler: Sampler, desk: Desk, resumed_s: float | None
+    ) -> None:
+        self.sampled = 0
+        self._source = source
+        self._decoder = decoder
+        self._sampler = sampler
+        self._desk = desk
+        self._resumed_s = resumed_s
+        keep_s = sampler.rules.max_gap_s + LAG_S if desk.live else desk.lead.reach * sampler.rules.max_gap_s
+        self._ring = PacketRing(keep_s)
+
+    def read(self) -> End:
+        """Every packet, to the end of the source or until ``stop``.
+
+        :raises SourceError: the source broke off; what it gave before is screened."""
+        desk = self._desk
+        packets = ((packet, False) for packet in self._source) if desk.live else with_last(self._source)
+        for packet, last in packets:
+            if desk.stop.is_set():
+                break
+            self._note(packet)
+            self._ring.add(packet)
+            self._screen(packet, last)
+            self._answer()
+        while not desk.lead.wait(desk.stop, idle=True) and not desk.stop.is_set():
+            self._answer()
+        stopped = desk.stop.is_set()
+        return End("shutdown" if stopped else "end_of_stream", desk.position.time_s, time.monotonic())
+
+    def _note(self, packet: Packet) -> None:
+        position, sampler = self._desk.position, self._sampler
+        position.time_s = max(position.time_s, packet.time_s)
+        position.packets += 1
+        position.plan, position.why, position.gop_s = sampler.plan, sampler.why, sampler.gop_s
+        position.damaged = self._decoder.damaged
+        position.held_bytes = self._ring.held_bytes
+        if self._desk.live and position.packets % CLOCK_PACKETS == 0:
+            position.sender_s = self._source.sender_time()
+
+    def _screen(self, packet: Packet, last: bool) -> None:
+        """Decode what the sampler wants of this packet. No picture outlives the call: a surface is 3 MB."""
+        watching, began = self._sampler.watching, time.thread_time()
+        try:
+            for picture in pictures(packet, self._sampler, self._decoder, last=last):
+                if self._resumed_s is None or picture.time_s > self._resumed_s:
+                    self._sample(picture)
+        except DecodeError as error:
+            clock_s = packet.arrived if self._desk.live else packet.time_s
+            self._desk.send(Trouble("corrupt", clock_s, "corrupt", str(error)))
+        if watching and self._desk.live:
+            self._desk.budget.spend(time.thread_time() - began)
+            if not self._desk.budget.allows():
+                self._sampler.watch(float("-inf"))
+
+    def _sample(self, picture: Picture) -> None:
+        """Hand a picture on to be scored; a file's reader first waits until it is not too far ahead."""
+        desk = self._desk
+        while not desk.lead.wait(desk.stop):
+            if desk.stop.is_set():
+                return
+            self._answer()
+        self.sampled += 1
+        number = next(desk.samples)
+        desk.lead.sent()
+        desk.send(Sample(number, picture.time_s, picture.arrived, self._store(picture, number)))
+
+    def _store(self, picture: Picture, number: int) -> dict[str, Frame | None]:
+        live = self._desk.live
+        return {
+            model: pool.store(
+                picture, stream=self._desk.number, sample=number, live=live, timeout=0 if live else None
+            )
+            for model, pool in self._desk.pools.items()
+        }
+
+    # ---- closer looks
+    # ---------------------------------------------------------------------------------------
+
+    def _answer(self) -> None:
+        """Answer every look that is asked for."""
+        desk = self._desk
+        while (look := desk.lead.next_look()) is not None:
+            if desk.live and not desk.budget.allows():
+                desk.position.refused += 1
+            else:
+                began = time.thread_time()
+                self._look(look, self._source.info)
+                self._sampler.watch(look.watch_until_s)
+                desk.budget.spend(time.thread_time() - began if desk.live else 0.0)
+            desk.send(Looked(look.number))
+
+    def _look(self, look: Look, info: StreamInfo) -> None:
+        """Decode the interval from the packets that are held and send the pictures that are due in it."""
+        due = list(look.due())
+        packets = self._ring.since(look.from_s) if due else []
+        if not packets:
+            return
+        with self._desk.admission.decoder(info) as decoder:
+            for picture in _between(packets, decoder, look):
+                if due and picture.time_s >= due[0] - 1e-3:
+                    due = [time_s for time_s in due if time_s > picture.time_s + 1e-3]
+                    number = next(self._desk.samples)
+                    frames = self._store(picture, number)
+                    self._desk.send(LookSample(look.number, number, picture.time_s, picture.arrived, frames))
+
+
+def _between(packets: list[Packet], decoder: Decoder, look: Look) -> Iterator[Picture]:
+    """The pictures strictly between the look's two ends, in order; damage ends it early."""
+    try:
+        for packet in packets:
+            for picture in decoder.decode(packet):
+                if picture.time_s >= look.to_s - 1e-6:
+                    return
+                if picture.time_s > look.from_s + 1e-6:
+                    yield picture
+        for picture in decoder.flush():
+            if look.from_s + 1e-6 < picture.time_s < look.to_s - 1e-6:
+                yield picture
+    except DecodeError:
+        return

@@ -1,0 +1,144 @@
+"""What every classifier promises, on every engine and for every shipped model."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline import engines
+from pipeline.backends import registry
+from pipeline.engines import Manifest
+from pipeline.flow.classify import Classifier
+from pipeline.flow.resize import Colour, convert
+from tests.fixtures.pictures import cards
+
+Pixels = NDArray[np.float32]
+MAX_BATCH = 16
+ROW_TOLERANCE = {"f32": 1e-5, "bf16": 2e-3, "f16": 2e-3}
+"""How far a row may move with its batch mates: the order of additions differs between batch sizes."""
+
+
+@pytest.fixture(scope="module", params=["image-safety-s", "open-nsfw"])
+def manifest(request: pytest.FixtureRequest) -> Manifest:
+    return engines.load_manifest(request.param)
+
+
+@pytest.fixture(
+    scope="module",
+    params=["onnxruntime", "openvino-f32", "openvino", pytest.param("tensorrt", marks=pytest.mark.needs_gpu)],
+)
+def classifier(request: pytest.FixtureRequest, manifest: Manifest) -> Iterator[Classifier]:
+    opened = registry.open_classifier(manifest, engine=request.param, threads=2, max_batch=MAX_BATCH)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def reference(manifest: Manifest) -> Classifier:
+    return registry.open_classifier(manifest, engine="onnxruntime", threads=2, max_batch=MAX_BATCH)
+
+
+@pytest.fixture(scope="module")
+def frames(manifest: Manifest) -> Pixels:
+    """13 pictures of the model's form with scores from low to high: cards, black, white, noise."""
+    noise = np.random.default_rng(5).integers(0, 256, (256, 256, 3), np.uint8)
+    plain = [np.full_like(noise, 0), np.full_like(noise, 255), noise]
+    pictures = [*list(cards(f"{manifest.name}-middle-*.png").values())[:10], *plain]
+    colour = Colour("rgb", full=True)
+    return np.stack(
+        [convert(list(np.moveaxis(picture, -1, 0)), manifest.spec, colour) for picture in pictures],
+        dtype=np.float32,
+        casting="same_kind",
+    )
+
+
+def row_tolerance(classifier: Classifier) -> float:
+    return ROW_TOLERANCE[classifier.info.engine.rpartition("-")[2]]
+
+
+def test_scores_are_one_row_a_frame_of_one_float32_a_category(classifier: Classifier, frames: Pixels) -> None:
+    scores = classifier.infer(frames)
+    assert scores.shape == (13, len(classifier.categories))
+    assert scores.dtype == np.float32
+    assert scores.min() >= 0.0
+    assert scores.max() <= 1.0
+
+
+def test_the_pictures_of_this_test_reach_from_low_to_high(classifier: Classifier, frames: Pixels) -> None:
+    best = classifier.infer(frames).max(axis=1)
+    assert best.min() < 0.2
+    assert best.max() > 0.5
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 13])
+def test_a_score_does_not_depend_on_how_many_are_scored_with_it(
+    classifier: Classifier, frames: Pixels, count: int
+) -> None:
+    alone = np.concatenate([classifier.infer(frames[at : at + 1]) for at in range(13)])
+    np.testing.assert_allclose(
+        classifier.infer(frames[:count]), alone[:count], atol=row_tolerance(classifier)
+    )
+
+
+def test_a_score_does_not_depend_on_its_place_nor_on_its_mates(
+    classifier: Classifier, frames: Pixels
+) -> None:
+    order = np.random.default_rng(1).permutation(13)
+    scores, shuffled = classifier.infer(frames), classifier.infer(np.ascontiguousarray(frames[order]))
+    np.testing.assert_allclose(shuffled, scores[order], atol=row_tolerance(classifier))
+
+
+def test_the_same_batch_gives_the_same_scores(classifier: Classifier, frames: Pixels) -> None:
+    assert np.array_equal(classifier.infer(frames), classifier.infer(frames))
+
+
+def test_scores_stay_as_they_are_when_the_pixels_and_the_engine_are_used_again(
+    classifier: Classifier, frames: Pixels
+) -> None:
+    slots = frames[:4].copy()
+    scores = classifier.infer(slots)
+    kept = scores.copy()
+    slots[:] = 0
+    classifier.infer(slots)
+    assert np.array_equal(scores, kept)
+
+
+def test_the_pixels_are_only_read(classifier: Classifier, frames: Pixels) -> None:
+    slots = frames[:5].copy()
+    classifier.infer(slots)
+    assert np.array_equal(slots, frames[:5])
+
+
+def test_slots_that_lie_apart_can_be_scored(classifier: Classifier, frames: Pixels) -> None:
+    np.testing.assert_allclose(
+        classifier.infer(frames[::2]), classifier.infer(frames)[::2], atol=row_tolerance(classifier)
+    )
+
+
+@pytest.mark.parametrize("count", [0, MAX_BATCH + 1])
+def test_an_empty_batch_and_one_that_is_too_big_are_refused(classifier: Classifier, count: int) -> None:
+    pixels = np.zeros((count, *classifier.spec.slot_shape()), np.float32)
+    with pytest.raises(ValueError, match=f"a batch of {count} pictures; 1 to {MAX_BATCH} are allowed"):
+        classifier.infer(pixels)
+
+
+def test_every_engine_agrees_with_onnx_runtime_within_the_manifests_tolerance(
+    classifier: Classifier,
+    reference: Classifier,
+    manifest: Manifest,
+    frames: Pixels,
+    record_property: Callable[[str, object], None],
+) -> None:
+    report = engines.verify(manifest, classifier, reference, frames)
+    record_property("report", repr(report))
+    assert report.ok, report
+    assert report.agreement == 1.0
+
+
+def test_the_model_is_described_as_events_need_it(classifier: Classifier, manifest: Manifest) -> None:
+    info = classifier.info
+    assert (info.name, info.version, info.sha256) == (manifest.name, manifest.version, manifest.sha256)
+    assert info.preprocess == manifest.preprocess
+    assert info.engine.partition("-")[0] in {"onnxruntime", "openvino", "tensorrt"}
+    assert classifier.categories == tuple(manifest.categories)
