@@ -126,7 +126,7 @@ class SoftwareDecoder:
             raise self._concealed(packet.time_s)
         return self._picture(frames[0], packet.time_s, packet.arrived)
 
-    def decode(self, packet: Packet) -> Iterable[Picture]:
+    def decode(self, packet: Packet, *, wanted: bool = True) -> Iterable[Picture]:
         """Decodes at once; iterating gives the pictures, then raises the error if there was one."""
         self._adopt(packet)
         earlier: list[Picture] = []
@@ -139,6 +139,7 @@ class SoftwareDecoder:
                 return _given(earlier, failure)
             self._in_flight.clear()
             self._context, self._opened_with, self._from_s = self._now.open(), self._now, packet.time_s
+        self._context.skip_frame = "DEFAULT" if wanted else "NONREF"
         pictures, error = self._feed(self._context, packet)
         return _given(earlier + pictures, failure or error)
 

@@ -40,8 +40,9 @@ class Decoder(Protocol):
 
         :raises DecodeError: the packet is damaged."""
 
-    def decode(self, packet: Packet) -> Iterable[Picture]:
-        """Feed the next packet; give the pictures that are ready.
+    def decode(self, packet: Packet, *, wanted: bool = True) -> Iterable[Picture]:
+        """Feed the next packet; give the pictures that are ready. A picture that is not ``wanted`` may be
+        left out, undecoded, when no other depends on it.
 
         :raises DecodeError: the packet is damaged."""
 

@@ -39,7 +39,8 @@ def _carry_out(order: Order, sampler: Sampler, decoder: Decoder) -> Iterator[Pic
     elif order.packet is None:
         yield from (picture for picture in decoder.flush() if sampler.wants(picture.time_s))
     elif order.kind == "feed":
-        yield from (picture for picture in decoder.decode(order.packet) if sampler.wants(picture.time_s))
+        ready = decoder.decode(order.packet, wanted=order.wanted)
+        yield from (picture for picture in ready if sampler.wants(picture.time_s))
     elif sampler.is_new(order.packet.time_s):
         picture = decoder.still(order.packet)
         if picture is None:

@@ -1,16 +1,18 @@
 """Which packets are decoded and which pictures are kept: ``max_gap_s`` at the lowest decode cost.
 
 A gap is the stream time between neighbouring samples; it is kept when at most ``max_gap_s`` × ``TOLERANCE``.
-One of two plans is in force:
+One of three plans is in force:
 
 ``keyframes``  a keyframe is decoded alone, when the gap needs it. Each sample draws when the next is due,
                from U(0.6, 1.0) of ``max_gap_s``; of the keyframes that keep the gap, the nearest is taken.
-``full``       every packet is fed; a picture is kept when it is due, or when the one after it would be late.
+``skip``       every packet is fed, but a picture that is not due and that no other needs is not decoded (with
+               x264's defaults a quarter of the work); kept is what is due, or whose successor would be late.
+``full``       the same, and everything is decoded.
 
 ``auto`` begins with ``keyframes``. It holds the packets since the last keyframe, so that when the next one
-does not come in time it can feed them and still find a picture within the gap: the way into ``full``. Three
-good GOPs in a row are the way back. The explicit plan ``keyframes`` never feeds for the gap's sake, and
-``skip`` decodes what ``full`` decodes. While something suspicious is watched, everything is fed as well.
+does not come in time it can feed them and still find a picture within the gap: the way into ``skip``. Three
+good GOPs in a row are the way back. The explicit plan ``keyframes`` never feeds for the gap's sake. While
+something suspicious is watched, everything is fed as well.
 """
 
 import random
@@ -27,10 +29,12 @@ __all__ = ["TOLERANCE", "Order", "Plan", "Sampler", "SamplingRules"]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the decoder is to do next: ``still`` and ``feed`` a packet, ``flush`` or ``reset``."""
+    """What the decoder is to do next: ``still`` and ``feed`` a packet, ``flush`` or ``reset``. Of a packet
+    that is not ``wanted`` no picture will be kept."""
 
     kind: Literal["still", "feed", "flush", "reset"]
     packet: Packet | None = None
+    wanted: bool = True
 
 
 FLUSH, RESET = Order("flush"), Order("reset")
@@ -44,7 +48,10 @@ class Sampler:
 
     def __init__(self, rules: SamplingRules, *, kind: Kind, rng: random.Random) -> None:
         self.rules = rules
-        self.plan: Literal["keyframes", "full"] = "full" if rules.plan in ("full", "skip") else "keyframes"
+        self._feeding_plan: Literal["skip", "full"] = "full" if rules.plan == "full" else "skip"
+        self.plan: Literal["keyframes", "skip", "full"] = (
+            self._feeding_plan if rules.plan in ("full", "skip") else "keyframes"
+        )
         self.why = "keyframes, until they prove too rare" if rules.plan == "auto" else "set in the config"
         self.held_bytes = 0
         self.kind = kind
@@ -160,9 +167,9 @@ class Sampler:
     def _decide(self, packet: Packet) -> list[Order]:
         if packet.keyframe:
             self._gops.add(packet.time_s)
-        if self.plan == "full":
+        if self.plan != "keyframes":
             if not (packet.keyframe and self._keyframes_do()):
-                return _feed(self._ahead.feed(packet))
+                return self._feed(self._ahead.feed(packet))
             return self._leave_full(packet) + self._keyframe(packet)
         if not self._alone and self.rules.plan == "auto":
             return self._enter_full(packet, "the keyframes do not decode by themselves")
@@ -238,14 +245,24 @@ class Sampler:
             self.held_bytes += packet.size
 
     def _enter_full(self, packet: Packet, why: str) -> list[Order]:
-        self.plan, self.why = "full", f"everything is decoded: {why}"
+        self.plan, self.why = self._feeding_plan, why
         held = [] if packet.keyframe and not self._alone else self._held
         self._hold(None)
         self._ahead = Ahead(held, live=self._live)
         self._spare, self._feeding, self._audit_s = None, False, inf
         if self._last is not None and not self._watching(self._last):
             self._due = self._last + self.rules.max_gap_s  # the newest picture that keeps the gap
-        return [RESET, *_feed(held), *_feed(self._ahead.feed(packet))]
+        return [RESET, *self._feed(held), *self._feed(self._ahead.feed(packet))]
+
+    def _feed(self, packets: list[Packet]) -> list[Order]:
+        """Feed these; in ``skip`` those well before the due time need no picture, unless it may be the file's
+        last."""
+        if self.plan != "skip" or self._last is None or self._ahead.interval_s == 0.0:
+            return _feed(packets)
+        soon_s = self._due - 2.0 * self._ahead.interval_s
+        if not self._live:
+            soon_s = min(soon_s, self._newest_s)
+        return [Order("feed", packet, packet.keyframe or packet.time_s >= soon_s) for packet in packets]
 
     def _keyframes_do(self) -> bool:
         if self.rules.plan != "auto" or not self._alone or self.watching:
@@ -261,7 +278,7 @@ class Sampler:
     def _finish(self) -> list[Order]:
         """The file's last picture, which is the newest of the GOP that is held or fed."""
         self._final_s, self._audit_s = self._newest_s, inf
-        if self.plan == "full" or (self._feeding and not self._held):
+        if self.plan != "keyframes" or (self._feeding and not self._held):
             return [*_feed(self._ahead.end()), FLUSH]
         if len(self._held) == 1:
             return [Order("still", self._held[0])]

@@ -68,6 +68,11 @@ class Ahead:
         self._before_s: float | None = None
         self._interval = 0.0
 
+    @property
+    def interval_s(self) -> float:
+        """The longest distance between pictures of late, in seconds; 0 when none is known."""
+        return self._interval
+
     def feed(self, packet: Packet) -> list[Packet]:
         """The packets to be fed now, in order."""
         insort(self._times, packet.time_s)

@@ -46,10 +46,10 @@ class AdmittedDecoder:
         with self._turn:
             return self._decoder.still(packet)
 
-    def decode(self, packet: Packet) -> Iterable[Picture]:
+    def decode(self, packet: Packet, *, wanted: bool = True) -> Iterable[Picture]:
         """See ``Decoder.decode``."""
         with self._turn:
-            return self._decoder.decode(packet)
+            return self._decoder.decode(packet, wanted=wanted)
 
     def flush(self) -> Iterable[Picture]:
         """See ``Decoder.flush``."""

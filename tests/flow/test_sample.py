@@ -20,10 +20,11 @@ class Reorderer:
     """Gives a fed picture when ``delay`` later ones are in, in presentation order, like libavcodec does.
 
     Packets whose number is in ``broken`` raise, and what follows is lost up to the next keyframe. With
-    ``alone`` False a keyframe by itself gives nothing."""
+    ``alone`` False a keyframe by itself gives nothing. On pictures of odd number no other depends: of those
+    that are not wanted nothing comes."""
 
     def __init__(self, delay: int = 0, broken: Iterable[int] = (), alone: bool = True) -> None:
-        self.damaged = self.stills = self.feeds = 0
+        self.damaged = self.stills = self.feeds = self.left_out = 0
         self.delay, self.broken, self.alone = delay, set(broken), alone
         self.buffer: list[Packet] = []
         self.start: Packet | None = None
@@ -33,7 +34,7 @@ class Reorderer:
         self._refuse(packet)
         return _picture(packet) if self.alone else None
 
-    def decode(self, packet: Packet) -> Iterator[Picture]:
+    def decode(self, packet: Packet, *, wanted: bool = True) -> Iterator[Picture]:
         self.feeds += 1
         if packet.keyframe and self.start is None:
             self.start = packet
@@ -44,6 +45,9 @@ class Reorderer:
         except DecodeError:
             yield from self.flush()
             raise
+        if not wanted and packet.pts % 2 and not packet.keyframe:
+            self.left_out += 1
+            return
         self.buffer = sorted([*self.buffer, packet], key=lambda each: each.time_s)
         while len(self.buffer) > self.delay:
             yield _picture(self.buffer.pop(0))
@@ -123,6 +127,32 @@ def test_a_stream_whose_keyframes_keep_the_gap_is_decoded_by_keyframes_alone() -
     assert (run.decoder.stills, run.decoder.feeds, set(run.plans)) == (10, 0, {"keyframes"})
 
 
+def test_skip_leaves_out_what_is_not_due_and_full_does_not() -> None:
+    """A GOP of 20 s: nearly every second picture need not be decoded."""
+    long = film([600] * 3, 30)
+    skip = Run(long, sampler(plan="skip"), Reorderer(delay=2))
+    assert skip.worst_gap() <= 2.0 * TOLERANCE
+    assert skip.decoder.left_out > 0.4 * len(long)
+    assert set(skip.plans) == {"skip"}
+    assert Run(long, sampler(plan="full"), Reorderer()).decoder.left_out == 0
+    assert Run(long, sampler(), Reorderer()).decoder.left_out > 0.3 * len(long)
+
+
+def test_a_stream_that_is_watched_is_sampled_densely_and_then_no_longer() -> None:
+    """8 pictures a second from 10 s to 16 s, in a stream of keyframes every 2 s."""
+    packets = film([60] * 20, 30)
+    watching = sampler(burst_fps=8.0)
+    before = Run(packets[:300], watching, Reorderer())
+    watching.watch(16.0)
+    after = Run(packets[300:], watching, Reorderer())
+    dense = [time_s for time_s in after.times if 10.5 <= time_s <= 15.9]
+    assert max(b - a for a, b in pairwise(dense)) <= 1 / 8 + 1 / 30 + 1e-6
+    assert before.plans[-1] == "keyframes"
+    assert "skip" in after.plans
+    assert after.plans[-1] == "keyframes"
+    assert after.worst_gap() <= 2.0 * TOLERANCE
+
+
 def test_a_gop_of_60_at_29_97_counts_as_two_seconds() -> None:
     run = Run(film([60] * 10, 30000 / 1001), sampler(), Reorderer())
     assert run.decoder.feeds == 0
@@ -148,7 +178,7 @@ def test_two_samplers_with_different_seeds_take_different_keyframes() -> None:
 def test_a_gop_longer_than_the_gap_goes_over_to_full_within_the_gap() -> None:
     run = Run(film([600, 600], 30, b_frames=2), sampler(), Reorderer(delay=2))
     assert run.worst_gap() <= 2.0 * TOLERANCE
-    assert run.plans[-1] == "full"
+    assert run.plans[-1] == "skip"
     assert "less often than every 2 s" in run.sampler.why
     assert run.sampler.gop_s == pytest.approx(20.0)
 
@@ -158,7 +188,7 @@ def test_three_good_gops_in_a_row_lead_back_to_the_keyframes() -> None:
     packets = film([600] + [60] * 8, 30)
     run = Run(packets, sampler(), Reorderer())
     back = next(number for number, packet in enumerate(packets) if packet.time_s >= 26)
-    assert run.plans[back - 1] == "full"
+    assert run.plans[back - 1] == "skip"
     assert set(run.plans[back:]) == {"keyframes"}
     assert "keeps the gap" in run.sampler.why
     assert run.worst_gap() <= 2.0 * TOLERANCE
@@ -285,7 +315,7 @@ def test_after_a_damaged_keyframe_the_next_one_is_taken() -> None:
 
 def test_keyframes_that_do_not_decode_alone_lead_to_full_for_good() -> None:
     run = Run(film([60] * 40, 30), sampler(), Reorderer(alone=False))
-    assert run.sampler.plan == "full"
+    assert run.sampler.plan == "skip"
     assert "do not decode by themselves" in run.sampler.why
     assert run.decoder.stills == 1
     assert run.times[0] == 0.0
