@@ -17,7 +17,7 @@ import click
 from pipeline.errors import ConfigError, FramewardenError, ModelError
 from pipeline.masking import mask_text
 
-COMMANDS = ("run", "screen", "events", "status", "doctor", "engine", "config", "completion")
+COMMANDS = ("run", "screen", "events", "status", "doctor", "engine", "bench", "config", "completion")
 INTERRUPTED, REFUSED, FAILED, FLAGGED = 130, 2, 1, 3
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: what is measured, with what material, against what."""

@@ -1,0 +1,88 @@
+"""``framewarden bench streams``: many live streams on the real service, and the number that it carries."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.bench import films, judge, parts, peers, rtsp, service, streams_report
+from pipeline.bench.judge import Finding
+from pipeline.bench.machine import cores
+from pipeline.bench.material import Material
+from pipeline.bench.peers import Say
+from pipeline.bench.report import Section
+from pipeline.bench.service import Streams
+from pipeline.flow.sample import SamplingRules
+
+Kind = Literal["realtime", "rtsp"]
+
+ONE_S = 6.0
+"""The run with a single stream, which gives the base of memory, lasts this long."""
+WARM_S, WARM_SHARE = 15.0, 0.25
+PEER_S = 60.0
+"""Film that parts and peers are measured on, at most."""
+TRIES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``count`` streams of ``kind`` for ``seconds``; ``find_limit``: more and more of them."""
+
+    count: int
+    seconds: float
+    kind: Kind
+    find_limit: bool
+    model: str
+
+
+def bench(film: Material, options: Options, say: Say) -> Section:
+    """Measure parts and peers alone, then the service."""
+    path, max_gap_s = Path(film.path), SamplingRules().max_gap_s
+    seconds = min(film.seconds, PEER_S)
+    say("measuring each part alone")
+    alone = parts.measure(path, seconds=seconds, model=options.model, threads=cores())
+    others = peers.measure(
+        path, seconds=seconds, every_s=max_gap_s, model=options.model, start_up=False, say=say
+    )
+    with _urls(path, options.kind) as (url, server_pid):
+        one_mb = _one(Streams([url], options.model, ONE_S, 0.0, server_pid), options, say)
+
+        def run(count: int) -> Finding:
+            warm_s = min(WARM_S, WARM_SHARE * options.seconds)
+            wanted = Streams([url] * count, options.model, options.seconds, warm_s, server_pid)
+            found = judge.judge(service.watch(wanted, say), one_mb=one_mb)
+            say(f"{count} streams: {found.cores:.2f} cores, {found.broken or 'every promise kept'}")
+            return found
+
+        found = climb(run, options.count) if options.find_limit else [run(options.count)]
+    needed = alone.per_stream_second(1 / films.interval_s(film, max_gap_s))
+    return streams_report.section(
+        found, alone=alone, needed=needed, others=others, kind=options.kind, find_limit=options.find_limit
+    )
+
+
+def _one(streams: Streams, options: Options, say: Say) -> float | None:
+    """Memory of a run with a single stream in MB, when there is to be another with more."""
+    several = options.count > 1 or options.find_limit
+    return service.watch(streams, say).memory_mb if several else None
+
+
+@contextmanager
+def _urls(film: Path, kind: Kind) -> Iterator[tuple[str, int | None]]:
+    """What a stream's URL is, and the process id of the server that serves it."""
+    if kind == "realtime":
+        yield str(film), None
+        return
+    with rtsp.serving(film.parent) as server:
+        yield server.url(film), server.pid
+
+
+def climb(run: Callable[[int], Finding], first: int) -> list[Finding]:
+    """Runs with more and more streams until a promise breaks, then between, until the limit is found."""
+    found: list[Finding] = []
+    count: int | None = first
+    while count is not None and len(found) < TRIES:
+        found.append(run(count))
+        count = judge.next_count({one.streams: one.kept for one in found})
+    return found

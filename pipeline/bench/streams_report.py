@@ -1,0 +1,157 @@
+"""What ``bench streams`` found, as sentences, tables, plots and JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.bench import files, judge
+from pipeline.bench.judge import Finding
+from pipeline.bench.machine import cores
+from pipeline.bench.parts import Parts
+from pipeline.bench.peers import Cost
+from pipeline.bench.report import Bars, Cell, Lines, Plot, Section, Table
+
+OURS = "framewarden run"
+
+
+def section(
+    found: Sequence[Finding],
+    *,
+    alone: Parts,
+    needed: dict[str, float],
+    others: Sequence[Cost],
+    kind: str,
+    find_limit: bool,
+) -> Section:
+    """``found`` are the runs in the order in which they were made; ``needed`` is CPU ms a stream-second of
+    each part alone, whose sum is the limit."""
+    best, broken = judge.limit(found)
+    shown = best or found[-1]
+    limit_ms = sum(needed.values())
+    shares = judge.shares(shown.ms, needed)
+    says = [
+        *_carried(best, broken, find_limit=find_limit),
+        *_costs(shown, others, limit_ms),
+        files.bound(shares),
+    ]
+    if kind == "rtsp":
+        says.append(
+            f"The RTSP server beside it used {shown.server_s / shown.seconds:.2f} cores, not counted above."
+        )
+    data: dict[str, Any] = {
+        "kind": kind,
+        "streams": shown.streams,
+        "kept": shown.kept,
+        "limit_streams": best.streams if find_limit and best else None,
+        "stopped_by": broken.broken if find_limit and broken else None,
+        "runs": [asdict(one) | {"kept": one.kept} for one in found],
+        "limit": {
+            "alone": asdict(alone),
+            "ms_a_stream_second": needed,
+            "total_ms": limit_ms,
+            "ours_ms": shown.ms,
+            "ours_times_limit": shown.ms / limit_ms,
+            "streams": 1e3 * cores() / limit_ms,
+        },
+        "shares_ms": shares,
+        "peers": [
+            asdict(peer) | {"ms": peer.ms, "times_ours": peer.ms / shown.ms} for peer in others if peer.ran
+        ],
+        "says": says,
+    }
+    title = f"{shown.streams} live streams" + (" (RTSP)" if kind == "rtsp" else "")
+    tables = [_promises(shown), _runs(found), _peers(shown, others, limit_ms)]
+    return Section("streams", title, says, tables, data, _plots(found, shares, shown, others))
+
+
+def _carried(best: Finding | None, broken: Finding | None, *, find_limit: bool) -> list[str]:
+    if not find_limit:
+        one = best or broken
+        assert one is not None
+        verdict = "every promise kept" if one.kept else f"NOT kept: {one.broken}"
+        return [f"{one.streams} live streams for {one.seconds:.0f} s on {cores()} cores: {verdict}."]
+    number = best.streams if best else 0
+    if broken is None:
+        return [f"{number} live streams kept every promise on {cores()} cores; more were not tried."]
+    return [
+        f"{number} live streams are the most that kept every promise on {cores()} cores.",
+        f"{broken.streams} did not: {broken.broken}.",
+    ]
+
+
+def _costs(shown: Finding, others: Sequence[Cost], limit_ms: float) -> list[str]:
+    stream_seconds = shown.streams * shown.seconds
+    by_process = ", ".join(f"{name} {1e3 * s / stream_seconds:.2f}" for name, s in shown.used_s.items())
+    says = [
+        f"{shown.streams} streams used {shown.cores:.2f} cores: {shown.ms:.1f} ms of CPU a stream-second, "
+        f"{shown.ms / limit_ms:.2f} times the limit of {limit_ms:.1f} ms (demux, keyframes, conversion and "
+        f"engine, each alone), at which {1e3 * cores() / limit_ms:.0f} streams would fill {cores()} cores. "
+        f"By process, ms a stream-second: {by_process}."
+    ]
+    if shown.memory_each_mb is not None:
+        says.append(f"Memory: {shown.memory_base_mb:.0f} MB and {shown.memory_each_mb:.1f} MB a stream.")
+    says += [
+        f"The OpenCV loop uses {peer.ms / shown.ms:.1f} times the CPU."
+        for peer in others
+        if peer.ran and peer.name == "OpenCV loop"
+    ]
+    if shown.latency_with_start:
+        says.append(f"Latencies are of the last {shown.latency_of} samples, those of the start among them.")
+    return says
+
+
+def _promises(shown: Finding) -> Table:
+    rows = [(one.name, "kept" if one.kept else "NOT KEPT", one.said) for one in shown.promises]
+    return Table(("promise", "", "seen"), rows, f"Promises with {shown.streams} streams")
+
+
+def _runs(found: Sequence[Finding]) -> Table:
+    titles = (
+        *("streams", "seconds", "cores", "ms a stream-second", "worst gap s", "p50 ms", "p99 ms"),
+        *("dropped", "MB a stream", "promises"),
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (
+            *(one.streams, one.seconds, one.cores, one.ms, one.worst_gap_s, one.p50_ms, one.p99_ms),
+            *(sum(one.drops.values()), one.memory_each_mb, one.broken or "kept"),
+        )
+        for one in found
+    ]
+    return Table(titles, rows, "Runs")
+
+
+def _peers(shown: Finding, others: Sequence[Cost], limit_ms: float) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (OURS, shown.ms, 1.0, f"{shown.streams} streams, all processes, after the start"),
+        ("limit", limit_ms, limit_ms / shown.ms, "the parts, each alone"),
+    ]
+    rows += [
+        (peer.name, peer.ms if peer.ran else None, peer.ms / shown.ms if peer.ran else None, peer.note)
+        for peer in others
+    ]
+    return Table(("program", "ms a stream-second", "times ours", "what it does"), rows, "CPU side by side")
+
+
+def _plots(
+    found: Sequence[Finding], shares: dict[str, float], shown: Finding, others: Sequence[Cost]
+) -> list[Plot]:
+    stacked = tuple(max(0.0, share) for share in shares.values())
+    rows = [(OURS, (shown.ms,)), *((peer.name, (peer.ms,)) for peer in others if peer.ran)]
+    plots: list[Plot] = [
+        Bars("CPU a stream-second", "ms", ("CPU",), rows),
+        Bars("Where it goes", "ms", tuple(shares), [(OURS, stacked)]),
+    ]
+    if len(found) > 1:
+        by_count = sorted(found, key=lambda one: one.streams)
+        cores_used = [(float(one.streams), one.cores) for one in by_count]
+        late = [(float(one.streams), (one.p99_ms or 0.0) / 1e3) for one in by_count]
+        plots.append(
+            Lines(
+                "By number of streams",
+                "streams",
+                "cores, and seconds",
+                ("cores used", "p99 s"),
+                [cores_used, late],
+            )
+        )
+    return plots

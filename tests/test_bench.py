@@ -1,0 +1,425 @@
+"""``framewarden bench``: its subcommands run for seconds on tiny material, and their arithmetic by hand.
+
+No speed is asserted: tiny material on a busy machine says nothing of it."""
+
+import json
+import os
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from pipeline.bench import child, films, judge, parts, peers, processes, streams
+from pipeline.bench.child import BenchError, Child
+from pipeline.bench.files import REST, bound, breakdown
+from pipeline.bench.judge import Finding, Promise
+from pipeline.bench.machine import this_machine
+from pipeline.bench.page import Bars, Lines
+from pipeline.bench.parts import Parts
+from pipeline.bench.peers import Cost
+from pipeline.bench.report import Report, Section, Table, shown
+from pipeline.bench.service import Streams, Window
+from tests.cli.command import Result, framewarden
+from tests.fixtures.media import Clips
+
+MATERIAL = {
+    *("name", "path", "sha256", "seconds", "bit_rate", "gop_s"),
+    *("keyframe_bytes", "keyframe_ms", "keyframe_ms_a_stream_second"),
+}
+
+
+@pytest.fixture(scope="module")
+def film(clips: Clips) -> Path:
+    """8 s of 320x180 at 30 pictures a second, a keyframe a second."""
+    return clips(width=320, height=180, pictures=240, rate=30, gop=30)
+
+
+def bench(cwd: Path, *words: str | Path) -> tuple[Result, dict[str, Any]]:
+    """``framewarden bench WORDS``, and its JSON."""
+    result = framewarden("bench", *map(str, words), "--json", "found.json", cwd=cwd)
+    assert result.code == 0, result.err
+    return result, json.loads((cwd / "found.json").read_text())
+
+
+def circumstances(report: dict[str, Any]) -> None:
+    """What every report must state."""
+    assert report["machine"]["cores"] == len(os.sched_getaffinity(0))
+    assert report["machine"]["cpu"]
+    assert report["machine"]["memory_gb"] > 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", report["date"])
+    assert {"python", "av", "openvino", "onnxruntime"} <= report["versions"].keys()
+    assert report["command"].startswith("framewarden bench")
+
+
+# ---- the commands -----------------------------------------------------------------------------------------
+
+
+def test_files_puts_screen_beside_its_peers_and_says_where_its_cpu_goes(film: Path, tmp_path: Path) -> None:
+    said, report = bench(tmp_path, "files", "--file", film, "--repeat", "1", "--report", "reports")
+    circumstances(report)
+    assert report["material"].keys() >= MATERIAL
+    assert report["material"]["gop_s"] == 1.0
+    found = report["files"]
+    programs = {program["name"]: program for program in found["programs"]}
+    ours, loop = programs["framewarden screen"], programs["OpenCV loop"]
+    assert programs.keys() > {"libavcodec, keyframes", "libavcodec, all"}
+    for program in programs.values():
+        if program["media_s"]:
+            assert program["media_s"] == pytest.approx(8.0, abs=0.05)
+            assert program["ms_a_stream_second"] == pytest.approx(1e3 * program["cpu_s"] / program["media_s"])
+            assert program["stream_hours_a_core_hour"] == pytest.approx(program["media_s"] / program["cpu_s"])
+            ratio = ours["ms_a_stream_second"] / program["ms_a_stream_second"]
+            assert program["ours_to_this"] == pytest.approx(ratio)
+    assert loop["pictures"] == 240
+    assert found["runs"][0]["screened_s"] == pytest.approx(8.0, abs=0.1)
+    assert sum(found["shares_s"].values()) == pytest.approx(ours["cpu_s"])
+    assert "| OpenCV loop |" in said.out
+    written = sorted(path.suffix for path in (tmp_path / "reports").iterdir())
+    assert written == [".html", ".json", ".md"]
+
+
+@pytest.mark.timeout(300)
+def test_alone_it_runs_files_streams_and_engines_and_writes_one_report(film: Path, tmp_path: Path) -> None:
+    words = ("--file", film, "--streams", "2", "--seconds", "2", "--report", "reports")
+    _, report = bench(tmp_path, *words)
+    circumstances(report)
+    assert report["command"] == f"framewarden bench --file {film} --streams 2 --seconds 2.0 " + (
+        "--json found.json --report reports"
+    )
+    streams_add_up(report["streams"], count=2)
+    assert report["streams"]["runs"][0]["memory_each_mb"] is not None
+    assert report["files"]["programs"][0]["cpu_s"] > 0
+    assert {engine["engine"] for engine in report["engine"]["engines"]} >= {"onnxruntime-f32"}
+    (page,) = (tmp_path / "reports").glob("*.html")
+    stands_alone(page.read_text(), plots=5)
+
+
+def test_streams_come_from_a_real_rtsp_server_whose_cpu_is_told_apart(film: Path, tmp_path: Path) -> None:
+    words = ("streams", "--file", film, "--streams", "1", "--seconds", "3", "--kind", "rtsp")
+    said, report = bench(tmp_path, *words)
+    found = report["streams"]
+    assert found["kind"] == "rtsp"
+    streams_add_up(found, count=1)
+    run = found["runs"][0]
+    assert run["server_s"] > 0
+    assert run["samples_a_second"] > 0
+    assert run["memory_each_mb"] is None
+    assert "The RTSP server beside it used" in said.out
+
+
+def streams_add_up(found: dict[str, Any], *, count: int) -> None:
+    """The arithmetic of ``bench streams``."""
+    (run,) = found["runs"]
+    limit = found["limit"]
+    assert run["streams"] == found["streams"] == count
+    assert run["cpu_s"] == pytest.approx(sum(run["used_s"].values()))
+    assert run["used_s"].keys() == {"workers", "supervisor", "redis"}
+    assert run["cores"] == pytest.approx(run["cpu_s"] / run["seconds"])
+    assert run["ms"] == pytest.approx(1e3 * run["cores"] / count)
+    assert limit["total_ms"] == pytest.approx(sum(limit["ms_a_stream_second"].values()))
+    assert limit["ours_times_limit"] == pytest.approx(run["ms"] / limit["total_ms"])
+    assert limit["ms_a_stream_second"].keys() == {"demux", "decode", "conversion", "engine"}
+    assert sum(found["shares_ms"].values()) == pytest.approx(run["ms"])
+    assert run["kept"] == all(promise["kept"] for promise in run["promises"])
+    promises = {promise["name"]: promise for promise in run["promises"]}
+    assert promises["every stream screened"]["kept"]
+    assert promises["no worker died"]["kept"]
+    assert any(name.startswith("every gap at most 2.1 s") for name in promises)
+    assert run["p99_ms"] >= run["p50_ms"] > 0
+    assert run["plans"] == {"keyframes": count}
+
+
+def test_engine_measures_every_engine_at_every_batch_or_says_why_not(tmp_path: Path) -> None:
+    words = ("engine", "--model", "open-nsfw", "--batch", "2", "--threads", "1", "--json", "-")
+    report = json.loads(framewarden("bench", *words, cwd=tmp_path).out)  # and nothing but JSON
+    circumstances(report)
+    assert report["material"] == {}
+    engines = {engine["engine"]: engine for engine in report["engine"]["engines"]}
+    assert engines.keys() >= {"openvino-bf16", "openvino-f32", "onnxruntime-f32"}
+    for engine in engines.values():
+        assert bool(engine["why"]) != bool(engine["speeds"])
+        for speed in engine["speeds"]:
+            assert speed["batch"] == 2
+            # One thread cannot spend more CPU than time has passed.
+            assert speed["cpu_ms"] * speed["per_second"] <= 1e3 * 1.05
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["files", "--file", "none.mp4"], 1, "none.mp4"),
+        (["files", "--file", "text.mp4"], 1, "a benchmark needs a video file"),
+        (["streams", "--json", "nowhere/found.json"], 2, "there is no folder nowhere"),
+        (["engine", "--model", "open-nsfv"], 2, "did you mean open-nsfw?"),
+        (["stream"], 2, "Did you mean"),
+        (["--film", "heavy", "files"], 2, "--film goes behind files"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_a_line_before_anything_is(
+    words: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "text.mp4").write_text("this is no film\n")
+    result = framewarden("bench", *words, cwd=tmp_path)
+    assert (result.code, result.out) == (code, "")
+    assert said in result.err
+    assert "Traceback" not in result.err
+
+
+# ---- what processes use -----------------------------------------------------------------------------------
+
+BUSY = "import time\nwhile time.process_time() < {s}: pass\n"
+
+
+def test_a_child_is_charged_its_cpu_and_that_of_its_children() -> None:
+    inner = f"[sys.executable, '-c', {BUSY.format(s=0.3)!r}]"
+    used = child.run(
+        [sys.executable, "-c", f"import subprocess, sys\nsubprocess.run({inner})\nprint('done')"]
+    )
+    assert used.out == "done\n"
+    assert used.cpu_s >= 0.3
+    assert used.peak_mb > 1
+
+
+def test_waiting_costs_a_child_nothing() -> None:
+    used = child.run([sys.executable, "-S", "-c", "import threading\nthreading.Event().wait(0.5)"])
+    assert used.wall_s >= 0.5
+    assert used.cpu_s < 0.4
+
+
+def test_a_child_that_fails_is_an_error_that_says_what_it_said() -> None:
+    with pytest.raises(BenchError, match=r"exit code 1: .*no such thing"):
+        child.run([sys.executable, "-c", "raise SystemExit('no such thing')"])
+
+
+def test_a_child_does_not_outlive_its_block() -> None:
+    with Child([sys.executable, "-c", "import threading\nthreading.Event().wait()"]) as running:
+        assert not running.wait(0)
+    assert running.usage().code != 0
+    assert not Path(f"/proc/{running.pid}").exists()
+
+
+def test_a_familys_cpu_is_read_while_it_runs_and_keeps_what_an_ended_child_used() -> None:
+    inner = f"[sys.executable, '-c', {BUSY.format(s=0.3)!r}]"
+    program = (
+        f"import subprocess, sys, threading\nsubprocess.run({inner})\n"
+        "print('ready', flush=True)\nthreading.Event().wait()"
+    )
+    with Child([sys.executable, "-c", program]) as running:
+        while "ready" not in running.out:
+            assert not running.wait(0.05)
+        used = processes.used(running.pid)
+        assert used.total_s == used.cpu_s["supervisor"] >= 0.28  # ticks of 10 ms
+        assert used.memory_mb > 1
+
+
+# ---- arithmetic -------------------------------------------------------------------------------------------
+
+ALONE = Parts(2.0, 30.0, 1.0, 10.0, 4, "openvino-bf16", 30, 60.0, "62")
+
+
+def test_the_limit_is_demux_and_what_each_needed_picture_costs() -> None:
+    """At a picture every 2 s: 2 + (30 + 1 + 10) / 2 = 22.5 ms a stream-second."""
+    needed = ALONE.per_stream_second(0.5)
+    assert needed == {"demux": 2.0, "decode": 15.0, "conversion": 0.5, "engine": 5.0}
+
+
+def test_the_shares_of_a_file_add_up_and_the_greatest_is_named() -> None:
+    """100 s at 22.5 ms are 2.25 s; of 4 s, 1.5 s are start-up, so 0.25 s are left: the start-up is 38 %."""
+    ours = Cost("ours", 4.0, 100.0, "")
+    shares = breakdown(ours, ALONE, start_s=1.5, every_s=2.0)
+    assert sum(shares.values()) == pytest.approx(4.0)
+    assert shares[REST] == pytest.approx(0.25)
+    assert bound(shares).startswith("Bound by: start-up (38 % of the CPU).")
+
+
+@pytest.mark.parametrize(
+    ("gop_s", "every_s"), [(2.0, 2.0), (2.002, 2.002), (1.0, 2.0), (0.5, 2.0), (0.7, 2.1), (10.0, 10.0)]
+)
+def test_keyframes_are_needed_as_rarely_as_the_gap_allows(gop_s: float, every_s: float, film: Path) -> None:
+    assert films.interval_s(replace(films.own(film), gop_s=gop_s), 2.0) == pytest.approx(every_s)
+
+
+def test_a_stream_costs_what_more_streams_add_and_the_base_is_the_rest() -> None:
+    """238 MB with one, 342 with three: 52 a stream over 186."""
+    assert judge.memory(342.0, 3, 238.0) == (186.0, 52.0)
+    assert judge.memory(238.0, 1, None) == (None, None)
+
+
+def row(name: str = "s001", **changes: Any) -> dict[str, Any]:
+    """A stream's row of a snapshot in which all is well."""
+    lost = {"screened_s": 60.0, "late_s": 0.0, "dropped_s": 0.0, "lost_s": changes.pop("lost_s", 0.0)}
+    plain = {"id": name, "state": "screening", "plan": "keyframes", "frames": 30, "max_gap_s": 2.0}
+    gaps = {"gap_worst_s": 2.0, "gap_now_s": 1.0, "drops": {}, "coverage": lost}
+    return plain | gaps | changes
+
+
+def window(before: list[dict[str, Any]], after: list[dict[str, Any]], **changes: Any) -> Window:
+    """Ten seconds of a run with one worker."""
+
+    def snapshot(time: float, rows: list[dict[str, Any]], scored: int) -> dict[str, Any]:
+        latency = {"p50": 90.0, "p99": changes.get("p99", 400.0)}
+        worker = {"id": 0, "restarts": 0, "scored": scored, "latency_ms": latency}
+        return {"time": time, "streams": rows, "workers": [worker | changes.get("worker", {})]}
+
+    return Window(
+        streams=Streams([row["id"] for row in after], "open-nsfw", 10.0, 0.0),
+        before=snapshot(1000.0, before, 100),
+        after=snapshot(1010.0, after, 160),
+        seconds=10.0,
+        used={"workers": 0.9, "supervisor": 0.08, "redis": 0.02},
+        server_s=0.0,
+        memory_mb=300.0,
+        lost=changes.get("lost", {}),
+    )
+
+
+def test_a_run_in_which_all_is_well_keeps_every_promise() -> None:
+    """1 CPU second in 10 s on two streams: 0.1 cores, 50 ms a stream-second."""
+    found = judge.judge(
+        window([row("a"), row("b")], [row("a", frames=35), row("b", frames=35)]), one_mb=280.0
+    )
+    assert found.kept, found.broken
+    assert (found.cores, found.ms, found.samples_a_second) == (0.1, 50.0, 1.0)
+    assert (found.memory_base_mb, found.memory_each_mb) == (260.0, 20.0)
+    assert found.latency_of == 160
+    assert found.latency_with_start  # of 160 samples 60 are of the window
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes", "broken"),
+    [
+        ({}, {"gap_worst_s": 2.5}, {}, "every gap at most 2.1 s: 2.50 s; on 1 streams: s001"),
+        ({}, {"lost_s": 0.5}, {"lost": {"stalled": 0.5}}, "(seconds by cause: stalled 0.5)"),
+        ({}, {"gap_now_s": 3.2}, {}, "every gap at most 2.1 s: 3.20 s"),
+        ({}, {"drops": {"overload": 2}}, {}, "nothing dropped: overload 2"),
+        ({}, {"state": "lost"}, {}, "every stream screened: 1 of 1 are not: s001"),
+        ({}, {}, {"p99": 1000.0}, "99 % from capture to score under 1 s: 1000 ms"),
+        ({}, {}, {"p99": None}, "no sample was scored"),
+    ],
+)
+def test_a_broken_promise_is_named_with_what_was_seen(
+    before: dict[str, Any], after: dict[str, Any], changes: dict[str, Any], broken: str
+) -> None:
+    found = judge.judge(window([row(**before)], [row(**after)], **changes), one_mb=None)
+    assert not found.kept
+    assert broken in found.broken
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"gap_worst_s": 3.5, "lost_s": 1.5}, {"gap_worst_s": 3.5, "lost_s": 1.5}),
+        ({"drops": {"overload": 2}}, {"drops": {"overload": 2}}),
+        ({}, {"gap_worst_s": 2.1, "gap_now_s": 2.9}),
+    ],
+)
+def test_what_happened_before_the_window_or_may_still_be_scored_breaks_nothing(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    found = judge.judge(window([row(**before)], [row(**after)]), one_mb=None)
+    assert found.kept, found.broken
+
+
+def finding(count: int, kept: bool) -> Finding:
+    promise = Promise("nothing dropped", kept, "nothing was" if kept else "overload 3")
+    found = judge.judge(window([row()], [row()]), one_mb=None)
+    return replace(found, streams=count, promises=(promise,))
+
+
+@pytest.mark.parametrize("carried", [1, 17, 37, 38, 61, 75, 100])
+@pytest.mark.parametrize("first", [1, 38])
+def test_the_limit_is_found_within_three_percent_in_few_tries(first: int, carried: int) -> None:
+    tried = streams.climb(lambda count: finding(count, count <= carried), first)
+    best, broken = judge.limit(tried)
+    assert best is not None
+    assert broken is not None
+    assert best.streams <= carried < broken.streams
+    assert broken.streams - best.streams <= max(1, 0.03 * broken.streams)
+    assert len(tried) == len({one.streams for one in tried})
+
+
+def test_a_machine_that_carries_nothing_has_no_limit_to_show() -> None:
+    tried = streams.climb(lambda count: finding(count, False), 38)
+    best, broken = judge.limit(tried)
+    assert best is None
+    assert broken is not None
+    assert broken.streams == 1
+
+
+def test_gstreamer_reads_as_many_pictures_as_the_others() -> None:
+    words = peers.gstreamer_pipeline(Path("film.mp4"), 2.0, 1800)
+    stages = " ".join(words).split(" ! ")
+    assert stages[0] == "-q filesrc location=film.mp4"
+    assert "identity eos-after=1800" in stages
+    assert stages[-2].endswith("framerate=1000/2000")
+
+
+def test_a_precision_that_the_processor_imitates_is_not_measured() -> None:
+    speeds, why = parts.speeds("open-nsfw", "openvino-f16", 1, (1,))
+    assert speeds == []
+    assert why.startswith("this processor computes ")
+
+
+# ---- the report -------------------------------------------------------------------------------------------
+
+BARS = Bars("CPU", "ms", ("a", "b"), [("one", (1.0, 3.0)), ("two & more", (2.0, 0.0))])
+LINES = Lines("By number", "streams", "cores", ("cores",), [[(10.0, 0.5), (20.0, 1.0)]])
+
+
+def rectangles(plot: Bars | Lines) -> list[float]:
+    return [float(part.get("width", 0)) for part in ElementTree.fromstring(plot.svg()).iter("rect")]
+
+
+def stands_alone(page: str, *, plots: int) -> None:
+    """Nothing is fetched, and every plot is well-formed."""
+    assert not re.search(r"https?://|<script|<link|<img|@import|url\(", page)
+    drawn = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawn) == plots
+    for svg in drawn:
+        ElementTree.fromstring(svg)
+
+
+def test_a_bar_is_as_long_as_its_value_and_stacked_after_the_one_before() -> None:
+    one_a, one_b, two_a, two_b, *_ = rectangles(BARS)
+    assert one_b == pytest.approx(3 * one_a)
+    assert two_a == pytest.approx(2 * one_a)
+    assert two_b == 0
+
+
+def test_points_are_drawn_in_proportion_from_zero() -> None:
+    circles = list(ElementTree.fromstring(LINES.svg()).iter("circle"))
+    left = [float(circle.get("cx", 0)) - 50 for circle in circles]
+    assert left[1] == pytest.approx(2 * left[0])
+
+
+def test_a_report_has_the_same_tables_in_markdown_and_on_a_page_that_stands_alone(tmp_path: Path) -> None:
+    table = Table(("what", "ms"), [("a | b", 1.234), ("<c>", None)], "Costs")
+    section = Section("files", "Files", ["One sentence."], [table], {"a": 1}, [BARS, LINES])
+    report = Report(
+        "bench files",
+        "framewarden bench files",
+        "2026-11-23T10:00:00+00:00",
+        this_machine(),
+        {},
+        {},
+        [section],
+    )
+    paths = report.write(tmp_path / "reports")
+    assert [path.name for path in paths] == [
+        f"bench-files-2026-11-23.{kind}" for kind in ("json", "md", "html")
+    ]
+    data, markdown, page = (path.read_text() for path in paths)
+    assert json.loads(data)["files"] == {"a": 1}
+    assert "| what | ms |\n| --- | ---: |\n| a \\| b | 1.23 |\n| <c> | – |\n" in markdown
+    assert "<td>a | b</td><td>1.23</td>" in page
+    assert "<td>&lt;c&gt;</td><td>–</td>" in page
+    stands_alone(page, plots=2)
+
+
+def test_cells_have_three_digits() -> None:
+    cells = (None, "x", 3, 0.123, 12.34, 1234.5)
+    assert [shown(cell) for cell in cells] == ["–", "x", "3", "0.12", "12.3", "1234"]
