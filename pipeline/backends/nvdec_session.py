@@ -1,0 +1,225 @@
+"""One PyNvVideoCodec decoder: what it is asked, what it answers, how it fails.
+
+Its rules, each shown by a test on a fake driver: with a stream of one's own it never waits on the host; what
+one call gives is overwritten by the next, in that stream's order; frames dangle once it is gone; ``pts``
+comes back as it was; an empty packet gives all that is buffered, and it goes on at a keyframe."""
+
+import atexit
+import importlib
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import av
+
+from pipeline.backends.device_surface import DeviceSurface, semi_planar
+from pipeline.errors import BackendError, DecodeError, SourceError, SourceUnsupported
+from pipeline.flow.resize import Colour
+
+CODECS = {"h264": "H264", "hevc": "HEVC", "vp9": "VP9", "av1": "AV1", "vp8": "VP8", "mpeg2video": "MPEG2"}
+FORMS = {"yuv420p": 8, "yuvj420p": 8, "nv12": 8, "yuv420p10le": 10, "p010le": 10, "yuv420p12le": 12}
+"""Pixel formats (FFmpeg's names) whose pictures come out as NV12 or P016, and their bits."""
+
+IDLE = 4
+"""Decoders that ended sessions leave for files of the same kind: opening one costs more than a clip."""
+
+_DISCONTINUITY = 4
+_DEVICE_LOST = range(700, 800)
+_OUT_OF_MEMORY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """What all pictures of a sequence have in common. ``header`` tells one sequence from another."""
+
+    codec: str
+    header: bytes
+    width: int
+    height: int
+    form: str
+    colour: Colour
+    rotation: int = 0
+
+
+def load_vendor() -> Any:
+    """The PyNvVideoCodec module. :raises BackendError: it cannot be imported; says why and the cure."""
+    try:
+        return importlib.import_module("PyNvVideoCodec")
+    except ImportError as error:
+        raise BackendError(f'NVDEC needs PyNvVideoCodec ({error}): pip install "framewarden[gpu]"') from error
+    except RuntimeError as error:  # how it reports a missing driver
+        raise BackendError(
+            f"NVDEC cannot be used: {str(error).splitlines()[0]}; install the NVIDIA driver, and in a "
+            "container set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+        ) from error
+
+
+def check_supported(gpu: int, codec: str, form: str, width: int, height: int) -> None:
+    """:raises SourceUnsupported: NVDEC on this GPU does not decode that; says why."""
+    what = f"{codec} {form or 'of unknown form'} {width} x {height}"
+    if codec not in CODECS:
+        raise SourceUnsupported(f"{what}: NVDEC takes {', '.join(CODECS)}; use device: auto or cpu for it")
+    if form and form not in FORMS:
+        raise SourceUnsupported(
+            f"{what}: only 4:2:0 of 8, 10 or 12 bits is decoded on the GPU; use device: auto or cpu for it"
+        )
+    caps = _caps(gpu, codec, FORMS.get(form, 8))
+    if not caps["supported"]:
+        raise SourceUnsupported(
+            f"{what}: this GPU's NVDEC does not decode it; use device: auto or cpu for it"
+        )
+    blocks = -(-width // 16) * -(-height // 16)
+    small = width < caps["width_min"] or height < caps["height_min"]
+    large = width > caps["width_max"] or height > caps["height_max"] or blocks > caps["mb_num_max"]
+    if small or large:
+        raise SourceUnsupported(
+            f"{what}: this GPU's NVDEC takes {caps['width_min']} x {caps['height_min']} to "
+            f"{caps['width_max']} x {caps['height_max']}; use device: auto or cpu for it"
+        )
+
+
+@lru_cache(maxsize=64)
+def _caps(gpu: int, codec: str, bits: int) -> dict[str, int]:
+    vendor = load_vendor()
+    with mapped(vendor, f"ask what it decodes of {codec}"):
+        colours = vendor.cudaVideoChromaFormat.__members__["420"]
+        found: dict[str, int] = vendor.GetDecoderCaps(
+            gpu, getattr(vendor.cudaVideoCodec, CODECS[codec]), colours, bits
+        )
+    return found
+
+
+class Session:
+    """A vendor's decoder and its stream. For one thread at a time."""
+
+    def __init__(self, sequence: Sequence, gpu: int, open_stream: Callable[[], Any]) -> None:
+        """:raises SourceUnsupported: not on this GPU. :raises SourceError: no memory for one more."""
+        check_supported(gpu, sequence.codec, sequence.form, sequence.width, sequence.height)
+        self.sequence = sequence
+        self.stream = open_stream()
+        self._key = (gpu, sequence.header)
+        self._vendor = vendor = load_vendor()
+        with mapped(vendor, f"open a decoder for {sequence.codec} {sequence.width} x {sequence.height}"):
+            self._decoder = vendor.CreateDecoder(
+                gpuid=gpu,
+                codec=getattr(vendor.cudaVideoCodec, CODECS[sequence.codec]),
+                cudacontext=0,  # the primary one, which CuPy uses, too
+                cudastream=self.stream.ptr,
+                usedevicememory=True,
+                maxwidth=0,
+                maxheight=0,
+                latency=vendor.DisplayDecodeLatencyType.NATIVE,
+            )
+
+    def feed(
+        self, data: bytes, tag: int, *, wanted: bool = True, after_gap: bool = False
+    ) -> list[tuple[int, DeviceSurface]]:
+        """Tag and surface of the pictures that are ready, valid until the next call. One that is not
+        ``wanted`` is decoded, but neither copied nor given."""
+        held = av.Packet(data)  # padded memory that stays until Decode returns
+        packet = self._vendor.PacketData()
+        packet.bsl, packet.bsl_data, packet.pts = held.buffer_size, held.buffer_ptr, tag
+        packet.discardable = int(not wanted)
+        if after_gap:
+            packet.decode_flag = _DISCONTINUITY
+        return self._decode(packet)
+
+    def drain(self) -> list[tuple[int, DeviceSurface]]:
+        """All that is buffered. The next packet must be a keyframe."""
+        packet = self._vendor.PacketData()
+        packet.bsl, packet.bsl_data = 0, 0
+        return self._decode(packet)
+
+    def close(self, *, sound: bool = True) -> None:
+        """Wait for the kernels that still read its buffers, then free it; a sound one is kept for others."""
+        self.stream.synchronize()
+        if not sound:
+            self._decoder = None
+            return
+        try:
+            self.drain()
+        except DecodeError:
+            self._decoder = None
+            return
+        with _idle_lock:
+            _idle.append(self)
+            spare = _idle.popleft() if len(_idle) > IDLE else None
+        if spare is not None:
+            spare._decoder = None
+
+    def _decode(self, packet: Any) -> list[tuple[int, DeviceSurface]]:
+        with mapped(self._vendor, "decode"):
+            return [(int(frame.timestamp), self._surface(frame)) for frame in self._decoder.Decode(packet)]
+
+    def _surface(self, frame: Any) -> DeviceSurface:
+        """Both planes of a frame: rows of an even number of values, the chroma right below the luma."""
+        sequence, deep = self.sequence, FORMS[self.sequence.form] > 8
+        pitch = int(frame.shape[1])
+        given = (frame.format.name, pitch, int(self._decoder.GetHeight()))
+        expected = ("P016" if deep else "NV12", sequence.width + sequence.width % 2, sequence.height)
+        if given != expected:
+            raise DecodeError(f"NVDEC gave a picture of {given}, not of {expected}: it is damaged")
+        return semi_planar(
+            int(frame.GetPtrToPlane(0)),
+            sequence.height,
+            sequence.width,
+            pitch,
+            sequence.colour,
+            deep=deep,
+            stream=self.stream,
+            keep=frame,
+        )
+
+
+_idle: deque[Session] = deque()
+_idle_lock = threading.Lock()
+
+
+def open_session(sequence: Sequence, gpu: int, open_stream: Callable[[], Any]) -> Session:
+    """An idle decoder of the same sequence header, or a new one."""
+    with _idle_lock:
+        for session in _idle:
+            if session._key == (gpu, sequence.header):
+                _idle.remove(session)
+                session.sequence = sequence
+                return session
+    return Session(sequence, gpu, open_stream)
+
+
+@atexit.register  # before the interpreter takes the driver's library away
+def close_idle() -> None:
+    """Free what ended sessions have left behind."""
+    with _idle_lock:
+        for session in _idle:
+            session._decoder = None
+        _idle.clear()
+
+
+@contextmanager
+def mapped(vendor: Any, what: str) -> Iterator[None]:
+    """The vendor's errors as ours."""
+    try:
+        yield
+    except vendor.PyNvVCExceptionUnsupported as error:
+        raise SourceUnsupported(f"NVDEC cannot {what}: {_cause(error)}") from error
+    except (vendor.PyNvVCException, RuntimeError) as error:
+        number = int(found[1]) if (found := re.search(r"Error code : (\d+)", str(error))) else 0
+        if number == _OUT_OF_MEMORY:
+            raise SourceError(
+                f"NVDEC cannot {what}: the GPU's memory is full; run fewer streams on this GPU"
+            ) from error
+        if number in _DEVICE_LOST or not found:
+            raise BackendError(f"NVDEC failed to {what}: {_cause(error)}") from error
+        raise DecodeError(f"NVDEC failed to {what}: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """The one line of the vendor's four that says what happened."""
+    text = str(error)
+    found = re.search(r"Error Type : (.*)", text)
+    return found[1] if found else text.splitlines()[0] if text else type(error).__name__
