@@ -4,36 +4,31 @@ What ``accept`` returned from is on disk (WAL, ``synchronous=FULL``) and survive
 leave only when every consumer group has acknowledged them, or, once delivered, by age (``keep_s``) or for
 room (``max_bytes``). Undelivered ones never age out: when room is short, delivered rows go first, then
 ``update`` revisions that a later revision of their segment supersedes; when that is not enough, ``accept``
-refuses with ``OutboxFullError`` and changes nothing.
+refuses with ``OutboxFullError`` and changes nothing. No number (``seq``) and no event id is ever used twice.
 
 Safe for many processes and threads: one connection a thread, writers wait for each other up to 30 s. Rows are
 numbered in the order in which they were committed, so a reader that goes on from a number misses none.
 """
 
-import contextlib
 import json
 import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline import outbox_sql
-from pipeline.errors import FramewardenError
 from pipeline.events import Event, utf8
-from pipeline.outbox_sql import MIGRATIONS, Counts, Finished, Progress, Row, split_id, sql_id
+from pipeline.outbox_file import OutboxError, OutboxFile
+from pipeline.outbox_sql import Counts, Finished, Progress, Row, split_id, sql_id
 
 __all__ = ["Counts", "Finished", "Outbox", "OutboxError", "OutboxFullError", "Progress", "Row", "split_id"]
-
-_BUSY_S = 30.0
-
-
-class OutboxError(FramewardenError):
-    """The outbox file could not be read or written; nothing of this call was accepted."""
 
 
 class OutboxFullError(OutboxError):
     """``outbox.max_bytes`` is reached by undelivered events; nothing of this call was accepted."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "full")
 
 
 class Outbox:
@@ -45,12 +40,7 @@ class Outbox:
         self.path = path
         self.max_bytes = max_bytes
         self.keep_s = keep_s
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
-        with self._mapped():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._migrate()
+        self._file = OutboxFile(path)
 
     def accept(
         self,
@@ -59,20 +49,24 @@ class Outbox:
         now: float,
         progress: Iterable[Progress] = (),
         finished: Iterable[Finished] = (),
+        urgent: bool = False,
     ) -> None:
         """Store all of this in one transaction: on disk when it returns, untouched when it raises.
 
-        ``now`` is Unix seconds. An id that was accepted before is kept as it was first.
+        ``now`` is Unix seconds. An id that was accepted before is kept as it was first. ``urgent`` may
+        go beyond ``max_bytes``: it is for closing what a dead worker left open, once a segment.
 
         :raises OutboxFullError: there is no room, although everything that may go has gone."""
-        with self._writing() as db:
+        with self._file.writing() as db:
+            (waiting,) = db.execute("SELECT pending FROM totals").fetchone()
             for event in events:
                 outbox_sql.insert(db, event, now)
             for step in progress:
                 outbox_sql.set_progress(db, step)
             for done in finished:
                 outbox_sql.set_finished(db, done)
-            self._make_room(db)
+            # A call that is larger than the whole bound finds its room once nothing else waits.
+            self._make_room(db, must_fit=waiting > 0 and not urgent)
 
     def pending(self, limit: int = 500) -> list[Row]:
         """Undelivered events, oldest first."""
@@ -86,15 +80,17 @@ class Outbox:
     def held_ends(self, topic: str) -> tuple[int, list[Row]]:
         """How many delivered events of a topic are held, and the first and the last of them by Redis id."""
         where = "topic = ? AND redis_ms IS NOT NULL"
-        with self._mapped():
-            (count,) = self._db().execute(f"SELECT count(*) FROM events WHERE {where}", (topic,)).fetchone()
+        with self._file.mapped():
+            (count,) = (
+                self._file.db().execute(f"SELECT count(*) FROM events WHERE {where}", (topic,)).fetchone()
+            )
         first = self._rows(f"{where} ORDER BY redis_ms, redis_n LIMIT 1", topic)
         last = self._rows(f"{where} ORDER BY redis_ms DESC, redis_n DESC LIMIT 1", topic)
         return count, first + last
 
     def delivered(self, ids: Sequence[tuple[int, str]], *, now: float) -> None:
         """Redis answered: (seq, Redis id) of each."""
-        with self._writing() as db:
+        with self._file.writing() as db:
             db.executemany(
                 "UPDATE events SET redis_ms = ?, redis_n = ?, delivered = ? WHERE seq = ?",
                 [(*sql_id(redis_id), now, seq) for seq, redis_id in ids],
@@ -102,7 +98,7 @@ class Outbox:
 
     def undelivered(self, seqs: Iterable[int]) -> None:
         """Redis has lost these: they are pending again, in their old order."""
-        with self._writing() as db:
+        with self._file.writing() as db:
             db.executemany(
                 "UPDATE events SET redis_ms = NULL, redis_n = NULL, delivered = NULL WHERE seq = ?",
                 [(seq,) for seq in seqs],
@@ -110,37 +106,39 @@ class Outbox:
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Forget these: every group has acknowledged them."""
-        with self._writing() as db:
+        with self._file.writing() as db:
             db.executemany("DELETE FROM events WHERE seq = ?", [(seq,) for seq in seqs])
 
     def acknowledged(self, topic: str, redis_id: str) -> int:
         """Every group has acknowledged up to and with this Redis id: forget those. Returns how many."""
         where = "topic = ? AND redis_ms IS NOT NULL AND (redis_ms, redis_n) <= (?, ?)"
-        with self._writing() as db:
+        with self._file.writing() as db:
             return db.execute(f"DELETE FROM events WHERE {where}", (topic, *sql_id(redis_id))).rowcount
 
     def prune(self, now: float) -> int:
         """Forget what was delivered more than ``keep_s`` ago. Returns how many."""
-        with self._writing() as db:
+        with self._file.writing() as db:
             return db.execute("DELETE FROM events WHERE delivered < ?", (now - self.keep_s,)).rowcount
 
     def counts(self) -> Counts:
         """What is in the file now."""
-        with self._mapped():
-            row = self._db().execute("SELECT pending, held, delivered, bytes FROM totals").fetchone()
+        with self._file.mapped():
+            row = self._file.db().execute("SELECT pending, held, delivered, bytes FROM totals").fetchone()
         return Counts(*row)
 
     def open_segments(self, stream: str | None = None) -> list[Event]:
         """The latest revision of every segment that was never closed, of one stream or of all."""
         where, args = ("", ()) if stream is None else (" WHERE stream = ?", (utf8(stream),))
-        with self._mapped():
-            found = self._db().execute(f"SELECT body FROM open_segments{where} ORDER BY segment_id", args)
+        with self._file.mapped():
+            found = self._file.db().execute(
+                f"SELECT body FROM open_segments{where} ORDER BY segment_id", args
+            )
             return [Event.from_json(body) for (body,) in found.fetchall()]
 
     def progress(self, stream: str, item: str = "") -> Progress | None:
         """How far an item got, or None."""
-        with self._mapped():
-            found = self._db().execute(
+        with self._file.mapped():
+            found = self._file.db().execute(
                 "SELECT size, mtime, session, last_scored_s, ledger, segments FROM progress"
                 " WHERE stream = ? AND item = ?",
                 (utf8(stream), utf8(item)),
@@ -154,20 +152,22 @@ class Outbox:
     def last_scored(self, event: Event) -> float | None:
         """Stream time in seconds of the last sample scored in an event's session; None if not known."""
         session = json.loads(event.body)["data"]["stream"]["session"]
-        with self._mapped():
-            found = self._db().execute("SELECT last_scored_s FROM progress WHERE session = ?", (session,))
+        with self._file.mapped():
+            found = self._file.db().execute(
+                "SELECT last_scored_s FROM progress WHERE session = ?", (session,)
+            )
             row = found.fetchone()
         return None if row is None else row[0]
 
     def forget(self, stream: str, item: str = "") -> None:
         """Drop an item's progress."""
-        with self._writing() as db:
+        with self._file.writing() as db:
             db.execute("DELETE FROM progress WHERE stream = ? AND item = ?", (utf8(stream), utf8(item)))
 
     def is_finished(self, stream: str, path: str, size: int, mtime: float) -> bool:
         """Whether this very file (same size and time of change) was screened to its end."""
-        with self._mapped():
-            found = self._db().execute(
+        with self._file.mapped():
+            found = self._file.db().execute(
                 "SELECT 1 FROM finished WHERE stream = ? AND path = ? AND size = ? AND mtime = ?",
                 (utf8(stream), utf8(path), size, mtime),
             )
@@ -175,11 +175,7 @@ class Outbox:
 
     def close(self) -> None:
         """Close every thread's connection."""
-        with self._lock:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
-            self._local = threading.local()
+        self._file.close()
 
     def __enter__(self) -> "Outbox":
         return self
@@ -189,19 +185,19 @@ class Outbox:
 
     def _rows(self, where: str, *args: Any) -> list[Row]:
         columns = "seq, body, accepted, redis_ms, redis_n"
-        with self._mapped():
-            found = self._db().execute(f"SELECT {columns} FROM events WHERE {where}", args).fetchall()
+        with self._file.mapped():
+            found = self._file.db().execute(f"SELECT {columns} FROM events WHERE {where}", args).fetchall()
         return [
             Row(seq, Event.from_json(body), accepted, None if ms is None else f"{ms}-{n}")
             for seq, body, accepted, ms, n in found
         ]
 
-    def _make_room(self, db: sqlite3.Connection) -> None:
+    def _make_room(self, db: sqlite3.Connection, *, must_fit: bool) -> None:
         if (over := self._over(db)) > 0:
             outbox_sql.drop_delivered(db, over)
         if self._over(db) > 0:
             outbox_sql.fold_updates(db)
-        if (over := self._over(db)) > 0:
+        if (over := self._over(db)) > 0 and must_fit:
             raise OutboxFullError(
                 f"{self.path}: outbox.max_bytes ({self.max_bytes}) is reached by events that Redis has not "
                 f"taken; {over} bytes do not fit: bring Redis back or raise outbox.max_bytes"
@@ -210,49 +206,3 @@ class Outbox:
     def _over(self, db: sqlite3.Connection) -> int:
         (held,) = db.execute("SELECT bytes FROM totals").fetchone()
         return int(held) - self.max_bytes
-
-    def _db(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            # Autocommit: transactions are ours. check_same_thread is off so that close() may close them.
-            connection = sqlite3.connect(
-                self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "journal_size_limit=16777216"):
-                connection.execute(f"PRAGMA {pragma}")
-            self._local.connection = connection
-            with self._lock:
-                self._connections.append(connection)
-        return connection
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._mapped():
-            db = self._db()
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            finally:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-
-    @contextlib.contextmanager
-    def _mapped(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as exc:
-            raise OutboxError(f"{self.path}: outbox cannot be used: {exc}") from exc
-
-    def _migrate(self) -> None:
-        with self._writing() as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version > len(MIGRATIONS):
-                raise OutboxError(
-                    f"{self.path}: outbox version {version} is of a newer framewarden than this one, "
-                    f"which knows up to {len(MIGRATIONS)}: upgrade, or name another state_dir"
-                )
-            for statements in MIGRATIONS[version:]:
-                for statement in statements:
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

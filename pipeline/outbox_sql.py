@@ -38,8 +38,21 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
                 held = held - (OLD.redis_ms IS NOT NULL) + (NEW.redis_ms IS NOT NULL),
                 delivered = delivered + (OLD.redis_ms IS NULL AND NEW.redis_ms IS NOT NULL); END""",
     ),
+    (  # 2: a file that replaces a deleted one must not number its rows like it: numbers begin at the clock
+        "INSERT INTO sqlite_sequence SELECT 'events', 0"
+        " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'events')",
+        "UPDATE sqlite_sequence SET seq = max(seq,"
+        " CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000) WHERE name = 'events'",
+        "DROP TRIGGER added",
+        """CREATE TRIGGER added AFTER INSERT ON events BEGIN
+            UPDATE totals SET pending = pending + (NEW.redis_ms IS NULL),
+                held = held + (NEW.redis_ms IS NOT NULL), bytes = bytes + NEW.bytes; END""",
+    ),
 )
 """One entry per version of the file, in order; ``PRAGMA user_version`` says how many were applied."""
+
+TABLES = ("events", "open_segments", "progress", "finished")
+"""What is carried over from one file into another; ``totals`` follows by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,10 @@ def _headline(snapshot: Snapshot) -> str:
         error = f" ({escape(redis['error'])})" if redis.get("error") else ""
         counts = f"{redis['delivered']} delivered, {redis['pending']} pending"
         parts.append(f"[{style}]redis {redis['state']}{error}[/]: {counts}")
+    if (outbox := snapshot.get("outbox") or {}).get("state") == "blocked":
+        parts.append(f"[red]outbox blocked ({escape(outbox['error'])})[/]")
+    if (snapshot.get("config") or {}).get("state") == "refused":
+        parts.append("[red]new config refused, the old one holds[/]")
     parts.append(f"{len(workers)} worker{'s' if len(workers) != 1 else ''}")
     restarts = sum(worker["restarts"] for worker in workers)
     if restarts:

@@ -121,7 +121,7 @@ def test_processes_and_threads_write_at_once_and_nothing_is_skipped(tmp_path: Pa
 
 
 def test_the_file_syncs_every_commit_to_disk(outbox: Outbox) -> None:
-    db = outbox._db()
+    db = outbox._file.db()
     assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 

@@ -1,19 +1,31 @@
-"""The Redis side of the consumer kit; ``pipeline.client`` is its public face."""
+"""The Redis side of the consumer kit; ``pipeline.client`` is its public face and gives it its heartbeat."""
 
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import redis
+import structlog
 
-from pipeline.backends.read_redis import PAGE, TOPICS, Entry, Repeats, event_of, order, wait_again
-from pipeline.backends.redis_connect import RedisDownError, RedisSettings, mapped, open_client
+from pipeline.backends.dead_letters import bury
+from pipeline.backends.group_redis import BLOCK_MS, Group
+from pipeline.backends.read_redis import TOPICS, Entry, Repeats, event_of, order, wait_again
+from pipeline.backends.redis_connect import RedisDownError, RedisSettings
 from pipeline.events import Event
 
-BLOCK_MS = 500
+log = structlog.get_logger(__name__)
+
+ACL = (
+    "ACL SETUSER {user} on >PASSWORD resetkeys ~{prefix}:segments ~{prefix}:health resetchannels -@all +ping"
+    " +xreadgroup +xack +xautoclaim +xclaim +xpending +xrange +xgroup|create +client|setname +client|setinfo"
+    ' clearselectors "(+xadd ~{prefix}:dlq)"'
+)
+"""The rights that a consumer needs, for ``redis-cli``: it can write dead letters, and no events."""
+
+Place = tuple[str, str]
+"""Topic and Redis id of an entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +38,10 @@ class Delivery:
     attempts: int
 
 
-class Consumer:
-    """A member of a consumer group. Each event goes to one member of each group.
+class Member:
+    """A member of a consumer group, without the thread that keeps what it holds its own (``beat``).
 
-    ``name`` tells members apart and must be the same after a restart for the consumer to get its own
-    unfinished events back at once (default: the host's name; give each of several on one host a name of its
-    own). What any member leaves unacknowledged for ``claim_idle_s`` is given to another. Not thread-safe.
-
-    :raises ConfigError: the URL cannot be understood.
-    :raises SinkError: Redis cannot be reached."""
+    Iterate and acknowledge in one thread; ``beat`` may come from another."""
 
     def __init__(
         self,
@@ -46,31 +53,40 @@ class Consumer:
         ca: str | None = None,
         topics: Sequence[str] = TOPICS,
         claim_idle_s: float = 60.0,
+        hold_s: float = 600.0,
+        max_attempts: int = 5,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.group = group
         self.name = name or socket.gethostname()
         self.topics = tuple(topics)
+        self.max_attempts = max_attempts
+        self.hold_s = hold_s
+        self.claim_idle_s = claim_idle_s
         self._settings = RedisSettings(url, prefix, ca)
-        self._claim_idle_ms = int(claim_idle_s * 1000)
-        self._client: Any = open_client(self._settings)
-        self._repeats = Repeats()
-        self._in_hand: set[tuple[str, str]] = set()
+        self._monotonic = monotonic
+        self._group = Group(self._settings, group, self.name, self.topics)
+        self._done = Repeats()
+        self._lock = threading.Lock()
+        self._held: dict[Place, float | None] = {}  # since when it is worked on; None: fetched, not yet given
+        self._given_out: dict[tuple[str, int], list[Place]] = {}  # by event, with the repeats met meanwhile
+        self._unsaid: set[Place] = set()  # acknowledgements that Redis has not heard
         self._own: dict[str, str] = {}
-        self._claim_from: dict[str, str] = {}
-        self._ensure_group()
 
     def deliveries(self, *, follow: bool = True, stop: threading.Event | None = None) -> Iterator[Delivery]:
         """Own unacknowledged events first, then those left behind by silent members, then new ones.
 
         Without ``follow`` it ends when nothing is left; with it, when ``stop`` is set, and it then outlives
-        restarts of Redis."""
+        restarts of Redis. What was given ``max_attempts`` times in vain becomes a dead letter instead."""
         stop = stop or threading.Event()
         self._own = dict.fromkeys(self.topics, "0")
         tries = 0
         while not stop.is_set():
             try:
-                old = self._unfinished() or self._claimed()
-                entries = old or self._new(block=follow)
+                self._say_again()
+                self._group.no_stream = False
+                found, counts = self._next(block=follow)
+                entries = [entry for entry in found if self._wanted(entry, counts)]
                 tries = 0
             except RedisDownError as error:
                 if not follow:
@@ -79,107 +95,154 @@ class Consumer:
                 wait_again(error, tries, stop)
                 tries += 1
                 continue
-            yield from self._given(entries, fresh=not old)
-            if not entries and not follow:
+            yield from self._give(entries, counts)
+            if not found and not follow:
                 return
+            if not found and self._group.no_stream:
+                stop.wait(BLOCK_MS / 1000)
 
-    def ack(self, delivery: Delivery) -> None:
-        """It is durably handled: nobody is to get it again.
+    def ack(self, delivery: Delivery) -> bool:
+        """It is durably handled: nobody is to get it again. False when Redis is away: it is told later.
 
-        :raises SinkError: Redis did not hear of it; it will be given again."""
-        self._ack(delivery.topic, delivery.redis_id)
+        (If this process ends before, the event is given again: handle repeats.)"""
+        self._done.first(delivery.event)
+        places = self._release(delivery)
+        try:
+            for place in places:
+                self._ack(place)
+        except RedisDownError:
+            self._unsaid.update(places)
+            return False
+        return True
+
+    def fail(self, delivery: Delivery, why: str) -> bool:
+        """It could not be handled: it is given again, to any member, after ``claim_idle_s``. True when it was
+        given ``max_attempts`` times: then it is a dead letter, with the reason.
+
+        :raises SinkError: it was to become a dead letter, and Redis is away; it will be given again."""
+        places = self._release(delivery)
+        if delivery.attempts < self.max_attempts:
+            log.warning("a consumer failed", event_id=delivery.event.id, attempts=delivery.attempts, why=why)
+            return False
+        fields = delivery.event.fields()
+        self._bury((delivery.topic, delivery.redis_id, fields), delivery.attempts, why)
+        for place in places[1:]:
+            self._ack(place)
+        return True
+
+    def beat(self) -> None:
+        """Tell Redis that what this member holds is being worked on, so that nobody claims it.
+
+        What was held for ``hold_s`` is no longer spoken for: a consumer may hang. Redis being away is no
+        error."""
+        now = self._monotonic()
+        with self._lock:
+            held = [
+                place for place, since in self._held.items() if since is None or now - since < self.hold_s
+            ]
+        with contextlib.suppress(RedisDownError):
+            for topic in self.topics:
+                self._group.renew(topic, [redis_id for of, redis_id in held if of == topic])
 
     def close(self) -> None:
         """Close the connection; what is unacknowledged stays this consumer's."""
-        with contextlib.suppress(RedisDownError), mapped(self._settings.shown):
-            self._client.close()
+        with contextlib.suppress(RedisDownError):
+            self._say_again()
+        with contextlib.suppress(RedisDownError):
+            self._group.close()
 
-    def __enter__(self) -> "Consumer":
-        return self
+    # ---- what there is ------------------------------------------------------------------------------------
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _next(self, *, block: bool) -> tuple[list[Entry], dict[Place, int]]:
+        """The next entries, and how often each was given if it was given before."""
+        old = self._unfinished()
+        if not old:
+            claimed = self._group.claim(self.claim_idle_s)
+            old = [entry for entry in claimed if not self._worked_on(entry[:2])]
+        entries = old or self._group.new(block=block)
+        with self._lock:
+            for topic, redis_id, _ in entries:
+                self._held.setdefault((topic, redis_id), None)
+        return sorted(entries, key=order), self._group.attempts(old)
 
     def _unfinished(self) -> list[Entry]:
         """The next page of what this consumer was given before and never acknowledged."""
         for topic in list(self._own):
-            if entries := self._read_group(topic, self._own[topic], block=False):
+            if entries := self._group.read(topic, self._own[topic], block=False):
                 self._own[topic] = entries[-1][1]
                 return entries
             del self._own[topic]
         return []
 
-    def _claimed(self) -> list[Entry]:
-        """What members that fell silent left behind, now this consumer's."""
-        entries: list[Entry] = []
-        for topic in self.topics:
-            key, start = self._settings.key(topic), self._claim_from.get(topic, "0-0")
-            with self._asking():
-                answer = self._client.xautoclaim(
-                    key, self.group, self.name, self._claim_idle_ms, start_id=start, count=PAGE
-                )
-                self._claim_from[topic] = str(answer[0])
-                entries += [(topic, str(redis_id), fields or {}) for redis_id, fields in answer[1]]
-        return [entry for entry in entries if entry[:2] not in self._in_hand]
+    def _worked_on(self, place: Place) -> bool:
+        return self._held.get(place) is not None
 
-    def _new(self, *, block: bool) -> list[Entry]:
-        # One key a call: in a cluster the keys live in different slots. Only the last one may wait.
-        entries: list[Entry] = []
-        for topic in self.topics:
-            wait = block and not entries and topic == self.topics[-1]
-            entries += self._read_group(topic, ">", block=wait)
-        return entries
+    # ---- what becomes of it -------------------------------------------------------------------------------
 
-    def _read_group(self, topic: str, position: str, *, block: bool) -> list[Entry]:
-        where = {self._settings.key(topic): position}
-        with self._asking():
-            answer = self._client.xreadgroup(
-                self.group, self.name, where, count=PAGE, block=BLOCK_MS if block else None
-            )
-            return [(topic, str(redis_id), fields or {}) for _, page in answer for redis_id, fields in page]
-        return []
+    def _wanted(self, entry: Entry, counts: dict[Place, int]) -> bool:
+        """Whether an entry is to be given out. Repeats are acknowledged, hopeless ones buried."""
+        topic, redis_id, fields = entry
+        place = (topic, redis_id)
+        if self._worked_on(place):
+            return False
+        event = event_of(redis_id, fields)
+        attempts = counts.get(place, 1)
+        if event is None and fields:
+            self._bury(entry, attempts, "it is no event")
+        elif event is None or self._done.seen(event):
+            self._ack(place)
+        elif self._done.key(event) in self._given_out:
+            self._repeat(event, place)
+        elif attempts > self.max_attempts:
+            self._bury(entry, attempts, "its consumers ended without acknowledging it")
+        else:
+            return True
+        return False
 
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """A question to the group; when the group has gone (FLUSHALL) it is made again, and nothing was
-        found."""
-        with mapped(self._settings.shown):
-            try:
-                yield
-            except redis.ResponseError as exc:
-                if "NOGROUP" not in str(exc):
-                    raise
-                self._ensure_group()
-
-    def _given(self, entries: list[Entry], fresh: bool) -> Iterator[Delivery]:
-        """The entries as deliveries; repeats and what is no event of ours are acknowledged unseen."""
-        for topic, redis_id, fields in sorted(entries, key=order):
-            if (topic, redis_id) in self._in_hand:
+    def _give(self, entries: list[Entry], counts: dict[Place, int]) -> Iterator[Delivery]:
+        for topic, redis_id, fields in entries:
+            event, place = event_of(redis_id, fields), (topic, redis_id)
+            if event is None:
                 continue
-            event = event_of(redis_id, fields)
-            if event is None or not self._repeats.first(event):
-                self._ack(topic, redis_id)
+            key = self._done.key(event)
+            if self._done.seen(event) or key in self._given_out:  # since the page was read, or within it
+                self._repeat(event, place)
                 continue
-            self._in_hand.add((topic, redis_id))
-            yield Delivery(event, topic, redis_id, 1 if fresh else self._attempts(topic, redis_id))
+            self._given_out[key] = [place]
+            with self._lock:
+                self._held[place] = self._monotonic()
+            yield Delivery(event, topic, redis_id, counts.get(place, 1))
 
-    def _attempts(self, topic: str, redis_id: str) -> int:
-        with mapped(self._settings.shown):
-            found = self._client.xpending_range(
-                self._settings.key(topic), self.group, min=redis_id, max=redis_id, count=1
-            )
-        return int(found[0]["times_delivered"]) if found else 1
+    def _repeat(self, event: Event, place: Place) -> None:
+        """Acknowledged soon, or together with the one that is being worked on."""
+        if (twins := self._given_out.get(self._done.key(event))) is None:
+            self._unsaid.add(place)
+            return
+        twins.append(place)
+        with self._lock:
+            self._held[place] = self._monotonic()
 
-    def _ack(self, topic: str, redis_id: str) -> None:
-        with mapped(self._settings.shown):
-            self._client.xack(self._settings.key(topic), self.group, redis_id)
-        self._in_hand.discard((topic, redis_id))
+    def _release(self, delivery: Delivery) -> list[Place]:
+        """It is in hand no longer; its own place comes first, then those of its repeats."""
+        places = self._given_out.pop(self._done.key(delivery.event), [])
+        own = (delivery.topic, delivery.redis_id)
+        with self._lock:
+            for place in [own, *places]:
+                self._held.pop(place, None)
+        return [own, *(place for place in places if place != own)]
 
-    def _ensure_group(self) -> None:
-        for topic in self.topics:
-            with mapped(self._settings.shown):
-                try:
-                    self._client.xgroup_create(self._settings.key(topic), self.group, id="0", mkstream=True)
-                except redis.ResponseError as exc:
-                    if "BUSYGROUP" not in str(exc):
-                        raise
+    def _bury(self, entry: Entry, attempts: int, why: str) -> None:
+        """Make an entry a dead letter. It is written first: after a crash between the two there are two."""
+        log.error("an event became a dead letter", redis_id=entry[1], attempts=attempts, why=why)
+        bury(self._group.client, self._settings, entry, (self.group, self.name), attempts, why)
+        self._ack(entry[:2])
+
+    def _ack(self, place: Place) -> None:
+        self._group.ack(*place)
+        with self._lock:
+            self._held.pop(place, None)
+
+    def _say_again(self) -> None:
+        for place in list(self._unsaid):
+            self._ack(place)
+            self._unsaid.discard(place)

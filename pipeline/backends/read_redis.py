@@ -32,9 +32,18 @@ class Repeats:
     def __init__(self) -> None:
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
 
+    @staticmethod
+    def key(event: Event) -> tuple[str, int]:
+        """What makes an event the same as another."""
+        return event.segment_id or event.id, event.rev or 0
+
+    def seen(self, event: Event) -> bool:
+        """Whether this event was seen before."""
+        return self.key(event) in self._seen
+
     def first(self, event: Event) -> bool:
         """Whether this event was not seen before; now it is."""
-        key = (event.segment_id or event.id, event.rev or 0)
+        key = self.key(event)
         if key in self._seen:
             return False
         self._seen[key] = None

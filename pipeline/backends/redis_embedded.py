@@ -61,6 +61,14 @@ class EmbeddedRedis:
         """Whether the server runs and answers."""
         return _answers(self.port, self.pid)
 
+    def ended(self) -> bool:
+        """Whether its process has gone. One that lives and does not answer may be busy with its disk."""
+        return (
+            not _runs_on(self.pid, self._file.parent)
+            if self._process is None
+            else (self._process.poll() is not None)
+        )
+
     def stop(self) -> None:
         """End the server if it is ours; everything acknowledged is on disk. Idempotent."""
         process, self._process = self._process, None
@@ -117,6 +125,12 @@ def start(state_dir: Path, *, port: int = 0, stop: threading.Event | None = None
         if (running := attach(state_dir)) is not None:
             return running
         wanted = port or _port_before(state_dir / "redis.json")
+        before = _read(state_dir / "redis.json").get("pid")
+        if isinstance(before, int) and _runs_on(before, state_dir):
+            raise SinkError(  # a second one on the same data would spoil it
+                f"the embedded Redis in {folder} (process id {before}) runs but does not answer: "
+                "wait for it, or end that process"
+            )
         process = _launch(server_binary(), folder, wanted)
         try:
             _wait(process, wanted, folder / "server.log", stop)
@@ -182,6 +196,14 @@ def _answers(port: int, pid: int) -> bool:
         return False
     finally:
         client.close()
+
+
+def _runs_on(pid: int, state_dir: Path) -> bool:
+    """Whether this process is a server on the data of a ``state_dir`` (and not one that got its number)."""
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink() == (state_dir / "redis").resolve()
+    except OSError:
+        return False
 
 
 def _port_before(file: Path) -> int:

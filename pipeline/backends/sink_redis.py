@@ -22,10 +22,14 @@ TOPICS = ("segments", "health")
 GROUP = "review"
 ACL = (
     "ACL SETUSER {user} on >PASSWORD resetkeys ~{prefix}:* resetchannels -@all +ping +info +multi +exec"
-    " +xadd +xrange +xtrim +xpending +xinfo|stream +xinfo|groups +xgroup|create"
+    " +xadd +xrange +xtrim +xpending +xinfo|stream +xinfo|groups +xgroup|create +memory|usage"
     " +client|setname +client|setinfo"
 )
 """The rights that the sink needs, as a command for ``redis-cli``."""
+OPERATOR_ACL = ACL + " +xlen +xdel"
+"""The same for ``framewarden queue``."""
+CLUSTER_ACL = " +cluster|slots +command"
+"""What every client of a cluster asks besides; without it redis-py says that there is no cluster."""
 _PAGE = 1000
 _LAST = 2**64 - 1
 
@@ -74,16 +78,24 @@ class RedisSink:
     def publish(self, topic: str, events: Sequence[Event]) -> list[str]:
         """Append events of one topic in order, all or none. Returns their Redis ids.
 
+        A stream that has gone (FLUSHALL) is not made again here: what was lost with it has to come first.
         After an error they may or may not have been written."""
         with mapped(self.url):
             pipe = self._client.pipeline(transaction=True)
             for event in events:
-                pipe.xadd(self.settings.key(topic), event.fields())
-            return [str(redis_id) for redis_id in pipe.execute()]
+                pipe.xadd(self.settings.key(topic), event.fields(), nomkstream=True)
+            ids = pipe.execute()
+        if None in ids:
+            raise RedisDownError(
+                "emptied", f"Redis {self.url}: emptied: {self.settings.key(topic)} has gone: writing it again"
+            )
+        return [str(redis_id) for redis_id in ids]
 
     def ensure_groups(self) -> None:
         """Create streams and consumer group where missing, from the first entry on."""
         for topic in TOPICS:
+            if any(name == GROUP for name, _ in self._groups(topic)):
+                continue  # a full server would refuse even to be asked
             with mapped(self.url):
                 try:
                     self._client.xgroup_create(self.settings.key(topic), GROUP, id="0", mkstream=True)
@@ -137,15 +149,18 @@ class RedisSink:
             taken -= self._waiting(topic, name, sorted(taken, key=split_id))
         return taken
 
-    def trim(self, topic: str, *, older_than_s: float) -> int:
-        """Delete entries that every group has acknowledged and that are this old. Returns how many."""
+    def trim(self, topic: str, *, older_than_s: float, max_bytes: int | None = None) -> int:
+        """Delete, of what every group has acknowledged, what is this old, and the oldest until the stream has
+        ``max_bytes``. Returns how many entries."""
         bound = self.acknowledged(topic)
         if bound is None:
             return 0
         ms, n = split_id(bound)
         beyond = (ms, n + 1) if n < _LAST else (ms + 1, 0)
-        oldest = min(beyond, (int((self._wall() - older_than_s) * 1000), 0))
-        key, low = self.settings.key(topic), "{}-{}".format(*oldest)
+        oldest = (max(0, int((self._wall() - older_than_s) * 1000)), 0)
+        if max_bytes is not None:
+            oldest = max(oldest, self._fitting(topic, max_bytes))
+        key, low = self.settings.key(topic), "{}-{}".format(*min(beyond, oldest))
         with mapped(self.url):
             return int(self._client.xtrim(key, minid=low, approximate=False))
 
@@ -153,6 +168,22 @@ class RedisSink:
         """Close the connection."""
         with mapped(self.url):
             self._client.close()
+
+    def _fitting(self, topic: str, max_bytes: int) -> tuple[int, int]:
+        """The first entry from which on the stream has about ``max_bytes``; at most a page further each
+        time."""
+        key = self.settings.key(topic)
+        with mapped(self.url):
+            try:
+                size = int(self._client.memory_usage(key) or 0)
+                length = int(self._client.xinfo_stream(key)["length"])
+            except redis.exceptions.NoPermissionError:
+                return (0, 0)
+            if size <= max_bytes or length == 0:
+                return (0, 0)
+            excess = min(_PAGE, length * (size - max_bytes) // size + 1)
+            page = self._client.xrange(key, "-", "+", count=excess + 1)
+        return split_id(str(page[-1][0])) if page else (0, 0)
 
     def _on_connect(self, connection: Any) -> None:
         if not self._connecting:

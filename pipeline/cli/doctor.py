@@ -117,6 +117,7 @@ def _redis() -> "Iterator[Piece]":
     from pipeline.backends.registry import Piece
 
     yield Piece("client", True, f"redis-py {version('redis')}")
+    yield Piece("rights", True, "a user needs few; framewarden queue acl prints the commands for redis-cli")
     try:
         server_binary()
     except ConfigError as error:

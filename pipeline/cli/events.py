@@ -45,7 +45,7 @@ def command(
     if config is not None and url is not None:
         raise click.UsageError("CONFIG.yaml and --redis do not go together: name one server.")
     log.configure("console", "warning")
-    with Stopper() as stopper, _server(config, url) as where:
+    with Stopper() as stopper, server(config, url) as where:
         for event in _events(where, group, from_id, follow, stopper):
             put(event.body if as_json else line(event))
     ctx.exit(INTERRUPTED if stopper.interrupted else 0)
@@ -68,7 +68,7 @@ def _events(
 
 
 @contextlib.contextmanager
-def _server(config: Path | None, url: str | None) -> Iterator[dict[str, Any]]:
+def server(config: Path | None, url: str | None) -> Iterator[dict[str, Any]]:
     """URL, prefix and certificates of the server to read; the embedded one is started if it does not run."""
     if url is not None:
         yield {"url": url}

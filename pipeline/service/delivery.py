@@ -1,28 +1,67 @@
-"""Redis for a run: the server that the config names or one of our own, and the thread that publishes to
-it."""
+"""Redis for a run: the server that the config names or one of our own, the thread that publishes to it, and
+what is said about the outbox."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+import structlog
 
 from pipeline.backends import redis_embedded
 from pipeline.backends.redis_connect import RedisSettings
 from pipeline.backends.redis_embedded import EmbeddedRedis
 from pipeline.backends.sink_redis import RedisSink
 from pipeline.config import Config
-from pipeline.outbox import Outbox
+from pipeline.outbox import Counts, Outbox, OutboxError
 from pipeline.service.crew import Crew
 from pipeline.service.publisher import Publisher
+
+log = structlog.get_logger(__name__)
+
+
+class Place:
+    """Where to publish: the server that the config names, or the embedded one, started again when it dies."""
+
+    def __init__(self, config: Config, stop: threading.Event) -> None:
+        self._config = config
+        self._stop = stop
+        self._embedded = self._start() if config.redis.url is None else None
+
+    def open_sink(self) -> RedisSink:
+        """An unconnected sink. The publisher's thread calls it; a server that it starts lives as long as it.
+
+        :raises SinkError: the embedded server does not come up again."""
+        if self._embedded is not None and self._embedded.ended():
+            log.warning("the embedded redis has died; starting it again", pid=self._embedded.pid)
+            self._embedded = self._start()
+        rules = self._config.redis
+        return RedisSink(
+            RedisSettings(
+                url=self._embedded.url if self._embedded else str(rules.url),
+                prefix=rules.prefix,
+                ca=str(rules.tls.ca) if rules.tls.ca else None,
+                on_unsafe=rules.on_unsafe,
+            )
+        )
+
+    def close(self) -> None:
+        """End the embedded server, if it is ours."""
+        if self._embedded is not None:
+            self._embedded.stop()
+
+    def _start(self) -> EmbeddedRedis:
+        port = self._config.redis.embedded.port
+        return redis_embedded.start(self._config.redis_dir(), port=port, stop=self._stop)
 
 
 class Delivery:
     """The publisher's thread from start to end of a run."""
 
-    def __init__(self, outbox: Outbox, settings: RedisSettings) -> None:
+    def __init__(self, outbox: Outbox, place: Place) -> None:
         self._stop = threading.Event()
-        self.publisher = Publisher(outbox, lambda: RedisSink(settings), stop=self._stop)
+        self.publisher = Publisher(outbox, place.open_sink, stop=self._stop)
         self._crew = Crew(self._stop)
 
     def __enter__(self) -> Self:
@@ -46,21 +85,42 @@ class Delivery:
 
 
 @contextmanager
-def redis_for(config: Config, stop: threading.Event) -> Iterator[RedisSettings]:
+def redis_for(config: Config, stop: threading.Event) -> Iterator[Place]:
     """Where to publish. Starts the embedded server when the config names none, and ends it at the end.
 
     :raises ConfigError: there is no embedded server for this machine. :raises SinkError: it did not start."""
-    rules = config.redis
-    embedded: EmbeddedRedis | None = None
-    if rules.url is None:
-        embedded = redis_embedded.start(config.redis_dir(), port=rules.embedded.port, stop=stop)
+    place = Place(config, stop)
     try:
-        yield RedisSettings(
-            url=embedded.url if embedded else str(rules.url),
-            prefix=rules.prefix,
-            ca=str(rules.tls.ca) if rules.tls.ca else None,
-            on_unsafe=rules.on_unsafe,
-        )
+        yield place
     finally:
-        if embedded:
-            embedded.stop()
+        place.close()
+
+
+class OutboxWatch:
+    """What the status says of the outbox: ``ok``, or why nothing more is accepted, and how full it is.
+
+    ``counts`` are those of the last look."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.counts = Counts(0, 0, 0, 0)
+        self._outbox = outbox
+        self._error = ""
+
+    def look(self, errors: Iterable[str]) -> dict[str, Any]:
+        """The outbox now; ``errors`` are those that the workers' recorders met and still meet."""
+        error = next(filter(None, errors), "")
+        try:
+            self.counts = self._outbox.counts()
+        except OutboxError as exc:
+            error = error or str(exc)
+        if error and error != self._error:
+            log.error("the outbox accepts nothing; samples wait, nothing is lost", why=error)
+        elif self._error and not error:
+            log.info("the outbox accepts again")
+        self._error = error
+        return {
+            "state": "blocked" if error else "ok",
+            "error": error,
+            "bytes": self.counts.bytes,
+            "max_bytes": self._outbox.max_bytes,
+        }

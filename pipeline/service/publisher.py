@@ -55,7 +55,7 @@ class Sink(Protocol):
     def entries(self, topic: str, first: str, last: str) -> dict[str, str]: ...
     def acknowledged(self, topic: str) -> str | None: ...
     def taken(self, topic: str, ids: Sequence[str]) -> set[str]: ...
-    def trim(self, topic: str, *, older_than_s: float) -> int: ...
+    def trim(self, topic: str, *, older_than_s: float, max_bytes: int | None = None) -> int: ...
     def close(self) -> None: ...
 
 
@@ -136,12 +136,17 @@ class Publisher:
             self._keep_house(sink)
             checked = self._monotonic()
             while True:
-                stopping = self._stop.is_set()
-                while self._deliver(sink):
-                    pass
-                if stopping:
+                stopping, helped = self._stop.is_set(), False
+                try:
+                    while self._deliver(sink):
+                        pass
+                except SinkError as error:
+                    helped = self._helped(sink, error)
+                    if not helped:
+                        raise
+                if stopping and not helped:
                     return
-                if self._monotonic() - checked >= CHECK_S:
+                if helped or self._monotonic() - checked >= CHECK_S:
                     self._keep_house(sink)
                     checked = self._monotonic()
                 self._stop.wait(POLL_S)
@@ -162,6 +167,13 @@ class Publisher:
             self._moved.notify_all()
         return bool(rows)
 
+    def _helped(self, sink: Sink, error: SinkError) -> bool:
+        """Whether what the sink refused may go better now: it was full and some of what every group had
+        acknowledged has gone, or it was emptied and is to be compared."""
+        if error.reason == "oom":
+            return sum(sink.trim(topic, older_than_s=0.0) for topic in TOPICS) > 0
+        return error.reason == "emptied"
+
     def _record(self) -> None:
         """Note what Redis has taken. If the disk refuses, it is noted first next time, not published
         again."""
@@ -178,7 +190,7 @@ class Publisher:
             else:
                 self.outbox.acknowledged(topic, bound)
             self._compare(sink, topic)
-            sink.trim(topic, older_than_s=self.outbox.keep_s)
+            sink.trim(topic, older_than_s=self.outbox.keep_s, max_bytes=self.outbox.max_bytes)
         self.outbox.prune(self._wall())
 
     def _compare(self, sink: Sink, topic: str) -> None:
@@ -236,7 +248,8 @@ class Publisher:
 
     def _down(self, error: FramewardenError) -> None:
         if self.state.error != str(error):
-            log.warning("redis is down; events stay in the outbox", error=str(error))
+            what = "the outbox cannot be used" if isinstance(error, OutboxError) else "redis is down"
+            log.warning(f"{what}; events stay in the outbox", error=str(error))
         self.state = replace(self.state, state="down", error=str(error))
         with self._moved:
             self._moved.notify_all()

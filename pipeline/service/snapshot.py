@@ -6,16 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from pipeline import status
 from pipeline.config import Config
-from pipeline.service.jobs import Hand, Job
+from pipeline.service.delivery import OutboxWatch
+from pipeline.service.hand import Hand
+from pipeline.service.jobs import Job
 from pipeline.service.publisher import Publisher
+from pipeline.service.reload import Reloader
 from pipeline.service.report import context_of
 from pipeline.service.supervisor import Supervisor
 
 WRITE_S = 2.0
 SHOW_S = 0.5
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+log = structlog.get_logger(__name__)
 
 
 class Snapshot:
@@ -31,6 +38,7 @@ class Snapshot:
         device: tuple[str, str],
         bounds: list[str],
         on_status: Callable[[dict[str, Any]], None],
+        reloader: Reloader | None = None,
     ) -> None:
         self._config = config
         self._supervisor = supervisor
@@ -38,6 +46,9 @@ class Snapshot:
         self._device = device
         self._bounds = bounds
         self._on_status = on_status
+        self._reloader = reloader
+        self._watch = OutboxWatch(publisher.outbox) if publisher is not None else None
+        self._unwritten = ""
         self._started = time.time()
         self._shown = self._written = -WRITE_S
         self.last: dict[str, Any] = {}
@@ -50,7 +61,7 @@ class Snapshot:
             self.show("running")
         if self._publisher is not None and now - self._written >= WRITE_S:
             self._written = now
-            status.write(self._config.state_dir, self.last)
+            self._write()
 
     def show(self, state: str) -> None:
         """Build the snapshot anew and hand it on."""
@@ -60,9 +71,21 @@ class Snapshot:
     def write(self, state: str) -> None:
         """The last word of a run."""
         self.show(state)
-        status.write(self._config.state_dir, self.last)
+        self._write()
+
+    def _write(self) -> None:
+        """Replace the file; a full disk is no reason to end, its age says that something is wrong."""
+        why = ""
+        try:
+            status.write(self._config.state_dir, self.last)
+        except OSError as error:
+            why = str(error)
+            if not self._unwritten:
+                log.warning("status.unwritten", why=why)
+        self._unwritten = why
 
     def _build(self, state: str) -> dict[str, Any]:
+        outbox = self._outbox()
         return {
             "version": status.VERSION,
             "time": time.time(),
@@ -73,15 +96,17 @@ class Snapshot:
             "started": self._started,
             "state": state,
             "redis": self._redis(),
+            "outbox": outbox,
             "workers": [self._worker(hand) for hand in self._supervisor.hands],
-            "streams": [self._stream(job) for job in self._supervisor.jobs.values()],
+            "streams": [self._stream(job) for job in self._supervisor.roster.jobs.values()],
             "bounds": self._bounds,
+            "config": dict(self._reloader.said) if self._reloader is not None else {},
         }
 
     def _redis(self) -> dict[str, Any]:
-        if self._publisher is None:
+        if self._publisher is None or self._watch is None:
             return {"state": "none", "url": "", "error": "", "pending": 0, "delivered": 0}
-        said, counts = self._publisher.state, self._publisher.outbox.counts()
+        said, counts = self._publisher.state, self._watch.counts
         return {
             "state": said.state,
             "url": said.url,
@@ -90,13 +115,20 @@ class Snapshot:
             "delivered": counts.delivered,
         }
 
+    def _outbox(self) -> dict[str, Any]:
+        if self._watch is None:
+            return {"state": "none", "error": "", "bytes": 0, "max_bytes": 0}
+        workers = (str(hand.status.get("outbox_error", "")) for hand in self._supervisor.hands)
+        return self._watch.look([self._supervisor.error, *workers])
+
     def _worker(self, hand: Hand) -> dict[str, Any]:
         said = hand.status
         pid = hand.process.pid if hand.process is not None else None
         return {
             "id": hand.number,
             "pid": pid,
-            "state": "dead" if pid is None else "running" if hand.ready else "starting",
+            "state": hand.state,
+            "why": hand.why,
             "restarts": hand.restarts,
             "rss_mb": rss_mb(pid),
             "cpu_s": said.get("cpu_s", 0.0),
@@ -104,21 +136,31 @@ class Snapshot:
             "engine": ", ".join(dict.fromkeys(said.get("engines", {}).values())),
             "batches": said.get("batches", 0),
             "scored": said.get("scored", 0),
+            "load_shed": said.get("load_shed", 0.0),
             "latency_ms": said.get("latency_ms", {"p50": None, "p99": None}),
         }
 
     def _stream(self, job: Job) -> dict[str, Any]:
-        return job.status or {
+        row = job.status or self._unknown(job)
+        if job.keeper is not None:
+            return row | job.keeper.row()
+        if job.status and not job.told and not job.done:
+            return row | {"state": "waiting", "reason": "its worker is started again", "open_segments": 0}
+        return row
+
+    def _unknown(self, job: Job) -> dict[str, Any]:
+        """A stream that no worker has spoken of yet."""
+        return {
             "number": job.number,
             "id": job.stream.id,
             "tenant": job.stream.tenant,
-            "url": context_of(job.stream, job.kind, self._config).url,
+            "url": context_of(job.stream, job.kind, self._supervisor.config).url,
             "kind": job.kind,
-            "state": "waiting",
+            "state": "failed" if job.failed else "waiting",
             "reason": job.failed or "",
             "plan": "",
             "why": "",
-            "max_gap_s": self._config.sampling_of(job.stream).max_gap_s,
+            "max_gap_s": self._supervisor.config.sampling_of(job.stream).max_gap_s,
             "gap_now_s": None,
             "gap_worst_s": None,
             "frames": 0,

@@ -171,6 +171,9 @@ def test_a_consumer_goes_on_after_flushall_took_its_group_away(
     with Consumer(redis_server.url) as consumer, redis_server.client() as client:
         assert len(got(consumer)) == 1
         client.flushall()
+        assert got(consumer) == []
+        assert client.keys("*") == []  # the stream is the publisher's to make
+        sink.ensure_groups()
         sink.publish("segments", [new := segment()])
         assert got(consumer) == [new.id]
 

@@ -1,7 +1,9 @@
 """The other ways to Redis, with real servers: TLS, Sentinel, a cluster, and the errors of each."""
 
+import re
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,7 @@ from pipeline.client import Consumer, read
 from pipeline.errors import ConfigError
 from tests.fixtures.events import gap, segment
 from tests.fixtures.redis import RedisFactory, RedisServer
-from tests.fixtures.relay import make_certificate
-from tests.fixtures.tls import terminated
+from tests.fixtures.tls import HOUR, Authority, terminated
 
 
 def until(true: Callable[[], bool], seconds: float = 15.0) -> None:
@@ -32,27 +33,47 @@ def refusal(settings: RedisSettings) -> RedisDownError:
 
 
 def test_tls_with_an_authority_of_ones_own(redis_server: RedisServer, tmp_path: Path) -> None:
-    own = make_certificate(tmp_path)
-    with terminated(redis_server.port, own.server_context()) as port:
+    own = Authority(tmp_path)
+    with terminated(redis_server.port, own.context()) as port:
         url = f"rediss://127.0.0.1:{port}/0"
-        sink = RedisSink(RedisSettings(url, ca=str(own.certificate)))
+        sink = RedisSink(RedisSettings(url, ca=str(own.ca)))
         assert sink.connect() == []
         sink.publish("segments", [event := segment()])
         sink.close()
-        assert [found.id for _, found in read(url, ca=str(own.certificate))] == [event.id]
+        assert [found.id for _, found in read(url, ca=str(own.ca))] == [event.id]
+        with Consumer(url, ca=str(own.ca)) as consumer:
+            assert [delivery.event.id for delivery in consumer.deliveries(follow=False)] == [event.id]
 
 
-def test_an_unknown_authority_and_a_wrong_name_are_tls_errors(
-    redis_server: RedisServer, tmp_path: Path
+@pytest.mark.parametrize(
+    ("host", "valid", "known", "says"),
+    [
+        ("127.0.0.1", (-HOUR, HOUR), "other", r"unable to get local issuer|self-signed|signature failure"),
+        ("127.0.0.1", (-HOUR, HOUR), "", r"unable to get local issuer|self-signed"),
+        ("redis.example", (-HOUR, HOUR), "own", "IP address mismatch.*127.0.0.1"),
+        ("127.0.0.1", (-2 * HOUR, -HOUR), "own", "certificate has expired"),
+        ("127.0.0.1", (HOUR, 2 * HOUR), "own", "not yet valid"),
+    ],
+    ids=["another authority", "the system's authorities", "another name", "expired", "not valid yet"],
+)
+def test_a_certificate_that_is_not_right_is_refused_with_the_reason_and_the_cure(
+    redis_server: RedisServer,
+    tmp_path: Path,
+    host: str,
+    valid: tuple[timedelta, timedelta],
+    known: str,
+    says: str,
 ) -> None:
-    """The certificate is for 127.0.0.1, not for localhost."""
-    own = make_certificate(tmp_path)
-    with terminated(redis_server.port, own.server_context()) as port:
-        unknown = refusal(RedisSettings(f"rediss://127.0.0.1:{port}/0"))
-        wrong_name = refusal(RedisSettings(f"rediss://localhost:{port}/0", ca=str(own.certificate)))
-    for error in (unknown, wrong_name):
+    own, other = Authority(tmp_path), Authority(tmp_path, "somebody else")
+    ca = {"own": str(own.ca), "other": str(other.ca), "": None}[known]
+    with terminated(redis_server.port, own.context(host, valid)) as port:
+        error = refusal(RedisSettings(f"rediss://user:c4nary@127.0.0.1:{port}/0", ca=ca))
         assert error.reason == "tls"
-        assert "redis.tls.ca" in str(error)
+        assert re.search(says, str(error)), str(error)
+        assert "check redis.tls.ca, the host name and the certificate's dates" in str(error)
+        assert "c4nary" not in str(error)
+    with redis_server.client() as client:
+        assert client.keys("*") == []
 
 
 def test_tls_to_a_port_without_it_ends_within_the_deadline_and_says_so(

@@ -138,7 +138,7 @@ def test_the_documented_rights_are_enough_and_each_of_them_is_needed(redis_serve
         sink.publish("health", [gap()])
         assert sink.topic("segments") is not None
         assert sink.acknowledged("segments") == "0-0"
-        sink.trim("segments", older_than_s=0.0)
+        sink.trim("segments", older_than_s=0.0, max_bytes=10)
         sink.close()
         client.execute_command("ACL", "SETUSER", "framewarden", "-xadd", "-xtrim")
         sink = RedisSink(RedisSettings(url))

@@ -152,17 +152,21 @@ def test_flushall_is_noticed_without_a_reconnect_and_groups_come_back(
         assert publisher.state.connects == 1
 
 
-def test_flushall_is_noticed_even_when_new_entries_came_at_once(
-    outbox: Outbox, redis_server: RedisServer
+@pytest.mark.parametrize("empty", ["flushall", "del"])
+def test_new_events_never_overtake_what_was_lost_with_the_stream(
+    empty: str, outbox: Outbox, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new = [segment() for _ in range(5)], segment()
+    """Long before the next look at what the server holds: the first new event finds out."""
+    monkeypatch.setattr(module, "CHECK_S", 600.0)
+    old, new = [segment() for _ in range(5)], [segment() for _ in range(5)]
     with running(outbox, redis_server) as publisher, redis_server.client() as client:
         outbox.accept(old, now=1.0)
         assert publisher.drain(10.0)
-        client.flushall()
-        outbox.accept([new], now=2.0)
-        until(lambda: set(stored(redis_server)) == {new.id, *names(old)})
-        assert [name for name in stored(redis_server) if name != new.id] == names(old)
+        client.flushall() if empty == "flushall" else client.delete(KEY)
+        outbox.accept(new, now=2.0)
+        until(lambda: set(names(new)) <= set(stored(redis_server)))
+        assert stored(redis_server) == [*names(old), *names(new)]
+        assert publisher.state.connects == 1
 
 
 def test_entries_trimmed_by_length_before_anybody_read_them_are_published_again(
@@ -202,6 +206,28 @@ def test_entries_that_a_consumer_acknowledged_and_deleted_are_not_published_agai
         until(lambda: outbox.counts().held == 4)
         assert publisher.state.republished == 0
         assert client.xlen(KEY) == 4
+
+
+def test_what_all_have_acknowledged_goes_by_size_and_what_one_group_needs_stays(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    outbox.max_bytes = 60_000
+    with running(outbox, redis_server) as publisher, redis_server.client() as client:
+        outbox.accept([segment() for _ in range(20)], now=1.0)
+        assert publisher.drain(10.0)
+        client.xgroup_create(KEY, "archive", id="0")
+        for group, count in (("review", 20), ("archive", 5)):
+            entries = client.xreadgroup(group, "desk", {KEY: ">"}, count=count)[0][1]
+            client.xack(KEY, group, *(redis_id for redis_id, _ in entries))
+        outbox.accept([segment() for _ in range(100)], now=1.0)
+        assert publisher.drain(10.0)
+        until(lambda: client.xlen(KEY) == 115)  # the five that both have done with
+        for group in ("review", "archive"):
+            entries = client.xreadgroup(group, "desk", {KEY: ">"}, count=200)[0][1]
+            client.xack(KEY, group, *(redis_id for redis_id, _ in entries))
+        until(lambda: client.memory_usage(KEY) < 80_000)
+        assert 10 < client.xlen(KEY) < 60
+        assert publisher.state.republished == 0
 
 
 class CutSink(RedisSink):
