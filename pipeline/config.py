@@ -17,7 +17,7 @@ from pipeline.masking import mask_url
 
 __all__ = [
     "LIVE_SCHEMES", "Config", "Policy", "Redis", "Sampling", "Sources", "Stream", "Thresholds",
-    "categories_of", "load", "schema", "screen_config",
+    "cache_folder", "categories_of", "load", "schema", "screen_config",
 ]  # fmt: skip
 
 MANIFEST_SUFFIXES = (".yaml", ".yml")
@@ -66,6 +66,7 @@ def screen_config(
     document = _policy_document(policy_file, env) if policy_file else None
     values = {
         "state_dir": state_dir,
+        "log": {"format": "console", "level": "warning"},
         "sampling": {} if max_gap_s is None else {"max_gap_s": max_gap_s},
         "policy": (_validated(document, Policy) or Policy()) if document else Policy(),
         "streams": [{"id": name, "url": text} for text, name in _names(inputs).items()],
@@ -99,6 +100,12 @@ def categories_of(name: str) -> tuple[str, ...]:
     from pipeline.engines import load_manifest
 
     return tuple(load_manifest(name).categories)
+
+
+def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
+    """Where built engines are kept: ``framewarden`` in ``XDG_CACHE_HOME``, or in ``~/.cache``."""
+    base = env.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "framewarden"
 
 
 def printable(text: str) -> str:
@@ -164,7 +171,13 @@ def _resolved(config: Config, base: Path) -> Config:
     """The same with every relative path made absolute."""
     redis, sources = config.redis, config.sources
     streams = [
-        stream.model_copy(update={"url": _path(stream.url, base), "model": _models(stream.model, base)})
+        stream.model_copy(
+            update={
+                "url": _path(stream.url, base),
+                "model": _models(stream.model, base),
+            }
+            | ({"tls": stream.tls.model_copy(update={"ca": base / stream.tls.ca})} if stream.tls.ca else {})
+        )
         for stream in config.streams
     ]
     tls = redis.tls.model_copy(update={"ca": base / redis.tls.ca if redis.tls.ca else None})

@@ -15,6 +15,7 @@ CategoriesOf = Callable[[str], tuple[str, ...]]
 """The categories of a model by its name or manifest path; ``ModelError`` when there is no such model."""
 
 GLOB_CHARACTERS = frozenset("*?[")
+TLS_SCHEMES = ("rtsps", "rtmps", "https")
 ORDER = ("watch", "close", "open", "instant")
 
 Mistakes = Iterator[tuple[Loc, str]]
@@ -37,6 +38,8 @@ def refuse_repeated_ids(document: Document) -> None:
 
 def contradictions(config: Config) -> Mistakes:
     """Values that do not go together."""
+    if len(config.streams) > config.limits.streams:
+        yield ("streams",), f"at most {config.limits.streams} of them (limits.streams)"
     for category in config.policy.categories:
         rules = config.policy.categories[category]
         yield from _disorder(rules, rules.model_fields_set, ("policy", category))
@@ -111,6 +114,10 @@ def _stream(stream: Stream) -> Mistakes:
             yield (key,), f"only files can {key}, not {stream.scheme} streams"
     if "pace" in stream.model_fields_set and live:
         yield ("pace",), f"only files have a pace, not {stream.scheme} streams"
+    if stream.tls.model_fields_set and stream.scheme not in TLS_SCHEMES:
+        yield ("tls",), f"only {', '.join(TLS_SCHEMES)} streams speak TLS, not {stream.scheme}"
+    if stream.tls.ca is not None and not stream.tls.verify:
+        yield ("tls", "verify"), "true, where a ca is named"
     if stream.loop and stream.watch:
         yield ("loop",), "loop and watch do not go together: a pass over a watched folder never ends"
     if stream.watch and stream.scheme == "file" and not _may_grow(stream.url):

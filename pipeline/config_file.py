@@ -139,7 +139,13 @@ def read(path: Path, env: Mapping[str, str]) -> Document:
         raise ConfigError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            f"{path}:{line}: not valid YAML: the character {error.character:#06x} may not stand in it"
+        ) from error
     try:
         root = loader.get_single_node()
         if root is None:
@@ -151,6 +157,8 @@ def read(path: Path, env: Mapping[str, str]) -> Document:
         raise ConfigError(
             f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}"
         ) from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not a config: nested too deeply") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     finally:
@@ -259,8 +267,8 @@ def _shown(node: yaml.Node) -> str:
 def shown(value: str) -> str:
     """A value as an error may show it: short, without credentials."""
     text = mask_text(value)
-    if "@" in text:  # a URL too broken to be known as one may still carry a password
-        text = "***@" + text.rpartition("@")[2] if "://" not in text else text
+    if re.search(r"(?<!\*\*\*)@", text):  # a URL too broken to be known as one may still carry a password
+        text = "***@" + text.rpartition("@")[2]
     return (text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…") or "nothing"
 
 

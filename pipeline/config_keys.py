@@ -3,12 +3,13 @@
 import hashlib
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from pipeline.config_limits import LimitRules, SourceTls
+from pipeline.config_part import Part as _Part
 from pipeline.config_types import (
     URL,
     Models,
@@ -25,30 +26,7 @@ from pipeline.config_types import (
 from pipeline.flow.sample import SamplingRules
 from pipeline.flow.segment import SegmentRules
 from pipeline.inputs import Reach
-from pipeline.masking import mask_text
-
-
-class _Part(BaseModel):
-    """A mapping of the file. A key without a value counts as left out. No repr shows a credential."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        hide_input_in_errors=True,
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _left_out(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        for key, value in super().__repr_args__():
-            yield key, mask_text(value) if isinstance(value, str) else value
+from pipeline.limits import Limits
 
 
 class Log(_Part):
@@ -125,6 +103,9 @@ class Sampling(_Part):
     """Pictures a second screened around a suspicion."""
     burst_s: Seconds = 10
     """How long a suspicion lasts, in seconds."""
+    overload_gap_s: Annotated[Number, Field(gt=0, le=3600)] | None = None
+    """How far the gap may grow when the machine is overloaded, the lowest priority first; what is then not
+    screened is reported. Left out: 5 × max_gap_s."""
 
 
 class Thresholds(_Part):
@@ -170,9 +151,10 @@ class Stream(_Part):
     """A file, folder, glob or URL; paths are relative to the config file."""
     transport: Literal["tcp", "udp"] = "tcp"
     """How RTSP carries its media."""
+    tls: SourceTls = SourceTls()
     tenant: Name = "default"
     """Whose stream it is; stands in every event."""
-    labels: dict[str, Text] = {}
+    labels: dict[str, Text] = Field({})
     """Free text that stands in every event."""
     priority: Annotated[Whole, Field(ge=0, le=9)] = 5
     """0 to 9; the lowest is degraded first."""
@@ -221,9 +203,12 @@ class Config(_Part):
     log: Log = Log()
     shutdown_s: Annotated[Number, Field(gt=0, le=600)] = 8
     """How long a stop may take before workers are killed."""
+    reload: Literal["never", "watch"] = "never"
+    """watch: follow this file when it changes; never: only on SIGHUP."""
     redis: Redis = Redis()
     outbox: OutboxRules = OutboxRules()
     sources: Sources = Sources()
+    limits: LimitRules = LimitRules()
     model: Models = ("open-nsfw",)
     """Name of a shipped model, or path of a manifest; or several."""
     batch: Batch = Batch()
@@ -255,6 +240,10 @@ class Config(_Part):
     def reach(self) -> Reach:
         """``sources`` as the source backend takes them."""
         return Reach(**self.sources.model_dump())
+
+    def source_limits(self) -> Limits:
+        """``limits`` as the source backend takes them."""
+        return Limits(**self.limits.model_dump(exclude={"streams"}))
 
     def models_of(self, stream: Stream) -> tuple[str, ...]:
         return stream.model or self.model

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from pipeline.errors import ModelError
 from pipeline.flow.classify import Classifier
 from pipeline.manifest import Manifest, WeightsSource, read_manifest
+from pipeline.material import CLOSE, OPEN, near
 
 __all__ = [
     "Manifest",
     "Verification",
+    "compare",
     "load_manifest",
     "score_all",
     "sha256_of",
@@ -90,51 +92,90 @@ def sha256_of(path: Path) -> str:
         raise ModelError(f"weights {path}: cannot be read: {exc.strerror}") from exc
 
 
+AGREEMENT = 0.995
+"""The least share of pictures that an engine has to decide as the reference does."""
+FRAMES, NEAR_FRAMES = 1000, 0.2
+"""The least number of pictures, and the least share of them near a threshold, that a verdict rests on."""
+MEAN = 0.02
+"""The greatest accepted mean difference of a score."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How an engine's scores differ from the reference's over ``frames`` pictures and all categories.
+    """How an engine's scores differ from the reference's over ``frames`` pictures.
 
-    ``agreement`` is the share of (picture, category) on the same side of ``threshold``; ``mean`` and
-    ``worst`` are absolute differences of a score; ``tolerance`` is the accepted worst, None when the manifest
-    states none for the engine's precision."""
+    ``agreement`` is the share of pictures that are decided alike: every score on the same side of ``open`` and
+    on the same side of ``close`` (of a segment's default rules). ``near`` is the share of pictures with a
+    reference score within 0.1 of one of them. ``mean`` and ``worst`` are absolute differences of a score;
+    ``tolerance`` is the accepted worst, None when the manifest states none for the engine's precision."""
 
     model: str
     engine: str
     reference: str
     frames: int
-    threshold: float
+    near: float
     agreement: float
     mean: float
     worst: float
     tolerance: float | None
 
     @property
+    def enough(self) -> bool:
+        """The verdict rests on so many pictures, and so many near a threshold, that an engine may be used."""
+        return self.frames >= FRAMES and self.near >= NEAR_FRAMES
+
+    @property
     def ok(self) -> bool:
-        """The worst difference is within what the manifest accepts."""
-        return self.tolerance is not None and self.worst <= self.tolerance
+        """Within what the manifest accepts, in decisions, mean and worst."""
+        return not self.faults
+
+    @property
+    def faults(self) -> list[str]:
+        """What is not within it, as text."""
+        if self.tolerance is None:
+            return ["the manifest accepts no tolerance for this precision"]
+        found = [
+            (
+                self.worst > self.tolerance,
+                f"worst difference {self.worst:.4f} (accepted: {self.tolerance:g})",
+            ),
+            (self.mean > MEAN, f"mean difference {self.mean:.4f} (accepted: {MEAN:g})"),
+            (
+                self.agreement < AGREEMENT,
+                f"same decision {100 * self.agreement:.2f} % (needed: {100 * AGREEMENT:g} %)",
+            ),
+        ]
+        return [text for wrong, text in found if wrong]
 
 
 def verify(
-    manifest: Manifest,
-    classifier: Classifier,
-    reference: Classifier,
-    frames: NDArray[np.float32],
-    threshold: float = 0.8,
+    manifest: Manifest, classifier: Classifier, reference: Classifier, frames: NDArray[np.float32]
 ) -> Verification:
     """Score ``frames`` (a batch tensor of any length, first axis = pictures) with both and compare."""
     found, wanted = score_all(classifier, frames), score_all(reference, frames)
+    return compare(manifest, classifier.info.engine, reference.info.engine, found, wanted)
+
+
+def compare(
+    manifest: Manifest,
+    engine: str,
+    reference: str,
+    found: NDArray[np.float32],
+    wanted: NDArray[np.float32],
+) -> Verification:
+    """Compare scores (pictures, categories) of an engine, named with its precision, with the reference's."""
     apart = np.abs(found - wanted)
-    precision = classifier.info.engine.rpartition("-")[2]
+    alike = [((found >= limit) == (wanted >= limit)).all(axis=1) for limit in (OPEN, CLOSE)]
     return Verification(
         model=manifest.name,
-        engine=classifier.info.engine,
-        reference=reference.info.engine,
-        frames=len(frames),
-        threshold=threshold,
-        agreement=float(np.mean((found >= threshold) == (wanted >= threshold))),
+        engine=engine,
+        reference=reference,
+        frames=len(found),
+        near=float(near(wanted).mean()),
+        agreement=float(np.logical_and(*alike).mean()),
         mean=float(apart.mean()),
         worst=float(apart.max()),
-        tolerance=manifest.tolerance.get(precision),
+        tolerance=manifest.tolerance.get(engine.rpartition("-")[2]),
     )
 
 

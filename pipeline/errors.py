@@ -103,7 +103,9 @@ class DecodeError(FramewardenError):
 
 
 class SinkError(FramewardenError):
-    """An event could not be delivered now; it stays in the outbox."""
+    """An event could not be delivered now; it stays in the outbox. ``reason`` is a short, stable word."""
+
+    reason = "failed"
 
 
 class Closed(FramewardenError):

@@ -58,14 +58,15 @@ class Reach:
             allowed = ", ".join(str(folder) for folder in self.folders)
             raise SourceRefused(f"{path}: is not inside sources.folders ({allowed})")
 
-    def admit_next(self, first: str, url: str) -> None:
+    def admit_next(self, first: str, url: str, schemes: tuple[str, ...] = ("http", "https")) -> None:
         """May ``url`` be opened because ``first``, or a playlist found there, names it?
 
         :raises SourceRefused: no."""
         parts, origin = split_url(url), split_url(first)
         shown = f"{mask_url(first)}: leads to {mask_url(url)}"
-        if parts.scheme not in ("http", "https"):
-            raise SourceRefused(f"{shown}: a playlist or redirect may only name http:// and https://")
+        if parts.scheme not in schemes:
+            allowed = " and ".join(f"{scheme}://" for scheme in schemes)
+            raise SourceRefused(f"{shown}: a playlist or redirect may only name {allowed}")
         if parts.host != origin.host and not self._lists(parts.host):
             raise SourceRefused(
                 f"{shown}: a playlist or redirect must stay on its host {origin.host!r}; "

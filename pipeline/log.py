@@ -2,7 +2,9 @@
 
 import logging
 import sys
-from typing import Any, Literal
+import traceback
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import structlog
 
@@ -36,6 +38,31 @@ def configure(format: Format = "auto", level: str = "info") -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
     logging.captureWarnings(capture=True)
+
+
+def traceback_of(error: BaseException) -> str:
+    """Where ``error`` arose, with every credential masked."""
+    return mask_text("".join(traceback.format_exception(error)))
+
+
+def crash(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+    """What the interpreter prints of an error that nobody caught (``sys.excepthook``)."""
+    sys.stderr.write(traceback_of(error))
+
+
+class CrashReport:
+    """Ends a process that fails with such a report and exit code 1; ``multiprocessing`` would mask
+    nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and kind is not None and not isinstance(error, SystemExit):
+            crash(kind, error, trace)
+            raise SystemExit(1) from None
 
 
 def mask(_: Any, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:

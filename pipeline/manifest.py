@@ -44,7 +44,8 @@ class Manifest:
     ``labels`` name the columns of its output, in order; a category scores as the greatest of its labels.
     ``activation`` is what turns the output into 0..1. ``tolerance`` gives for a precision (f32, bf16, …) the
     accepted worst difference of a score from the f32 reference; of a precision below f32 that is not listed,
-    no engine makes use by itself."""
+    no engine makes use by itself. ``exact_until`` names a tensor of the graph: layers up to it are computed in
+    f32 at bf16, too."""
 
     name: str
     version: str
@@ -57,6 +58,7 @@ class Manifest:
     output_name: str | None = None
     activation: Activation = "none"
     tolerance: Mapping[str, float] = field(default_factory=dict)
+    exact_until: str | None = None
     homepage: str = ""
     notes: str = ""
 
@@ -140,6 +142,7 @@ class _File(_Part):
     labels: tuple[str, ...] = Field(min_length=1)
     categories: dict[_Category, tuple[str, ...]] = Field(min_length=1)
     tolerance: dict[Literal["f32", "bf16", "f16", "int8"], Annotated[float, Field(gt=0, le=1)]] = {}
+    exact_until: str | None = None
     notes: str = ""
 
     @model_validator(mode="after")
@@ -154,18 +157,28 @@ class _File(_Part):
         return self
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without aliases: a few lines of them can stand for more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read")
+        return super().compose_node(parent, index)
+
+
 def read_manifest(path: Path) -> Manifest:
     """The manifest in a YAML file; a relative ``weights.path`` is taken from the file's folder.
 
     :raises ModelError: it cannot be read or is wrong; names file, key, value and what is allowed."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as exc:
         raise ModelError(f"{path}: cannot be read: {exc.strerror}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as exc:
         raise ModelError(f"{path}: is not YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(raw, dict):
-        raise ModelError(f"{path}: must hold keys such as name, weights, input and labels, holds {raw!r:.60}")
+        found = type(raw).__name__
+        raise ModelError(f"{path}: must hold keys such as name, weights, input and labels, holds a {found}")
     try:
         return _manifest(_File.model_validate(raw), path.parent)
     except ValidationError as exc:
@@ -201,6 +214,7 @@ def _manifest(file: _File, folder: Path) -> Manifest:
         output_name=file.output.name,
         activation=file.output.activation,
         tolerance={"f32": F32_TOLERANCE} | {str(kind): worst for kind, worst in file.tolerance.items()},
+        exact_until=file.exact_until,
         homepage=file.homepage,
         notes=file.notes,
     )

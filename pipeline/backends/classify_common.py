@@ -16,6 +16,39 @@ SLACK = 1e-3
 """A softmax in bf16 may leave 0..1 by this much; more means that the output is no probability."""
 
 
+class Reading:
+    """What a model's raw output means: labels to scores of categories."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._activate = _ACTIVATIONS[manifest.activation]
+        self._columns = [
+            [manifest.labels.index(label) for label in labels] for labels in manifest.categories.values()
+        ]
+
+    def scores(self, raw: NDArray[np.float32], engine: str) -> Scores:
+        """(n, labels) to (n, categories). :raises BackendError: it is not 0..1."""
+        by_label = self._activate(raw)
+        if (wrong := _not_scores(by_label)) is not None:
+            raise BackendError(f"{self._manifest.name} on {engine} gave {wrong}, which is no score of 0..1")
+        scores = np.stack([by_label[:, columns].max(axis=1) for columns in self._columns], axis=1)
+        return np.asarray(np.clip(scores, 0.0, 1.0), np.float32)
+
+    def check(self, raw: NDArray[np.float32]) -> None:
+        """:raises ModelError: the output for ``plain_pictures`` are not scores of these labels."""
+        manifest, labels = self._manifest, self._manifest.labels
+        if raw.shape != (4, len(labels)):
+            raise ModelError(
+                f"model {manifest.name}: gives shape {raw.shape} for 4 pictures, "
+                f"not (4, {len(labels)}) as its {len(labels)} labels ({', '.join(labels)}) say"
+            )
+        if (wrong := _not_scores(self._activate(raw))) is not None:
+            raise ModelError(
+                f"model {manifest.name}: gives {wrong}, but a score is 0..1; if it gives logits, set "
+                f"output.activation to softmax or sigmoid in its manifest (now {manifest.activation})"
+            )
+
+
 class HostClassifier:
     """An engine that reads host memory, behind the ``Classifier`` protocol.
 
@@ -41,12 +74,8 @@ class HostClassifier:
         self._run = run
         self._sizes = sorted(sizes, reverse=True)
         self._close = close
-        self._activate = _ACTIVATIONS[manifest.activation]
-        self._labels = len(manifest.labels)
-        self._columns = [
-            [manifest.labels.index(label) for label in labels] for labels in manifest.categories.values()
-        ]
-        self._try_out(manifest)
+        self._reading = Reading(manifest)
+        self._reading.check(self._raw(plain_pictures(manifest)))
 
     def infer(self, pixels: NDArray[np.float32]) -> Scores:
         """Scores (n, categories) of pixels (n, *slot), n from 1 to ``max_batch``.
@@ -54,13 +83,7 @@ class HostClassifier:
         :raises BackendError: the engine failed, or gave something that is not 0..1."""
         if not 1 <= len(pixels) <= self.max_batch:
             raise ValueError(f"a batch of {len(pixels)} pictures; 1 to {self.max_batch} are allowed")
-        by_label = self._activate(self._raw(pixels))
-        if (wrong := _not_scores(by_label)) is not None:
-            raise BackendError(
-                f"{self.info.name} on {self.info.engine} gave {wrong}, which is no score of 0..1"
-            )
-        scores = np.stack([by_label[:, columns].max(axis=1) for columns in self._columns], axis=1)
-        return np.asarray(np.clip(scores, 0.0, 1.0), np.float32)
+        return self._reading.scores(self._raw(pixels), self.info.engine)
 
     def close(self) -> None:
         """Free the engine. Nothing may be scored after."""
@@ -74,19 +97,6 @@ class HostClassifier:
             parts.append(self._run(_padded(pixels[at : at + size], size))[:left])
             at += size
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _try_out(self, manifest: Manifest) -> None:
-        raw = self._raw(_plain_pictures(manifest))
-        if raw.shape != (4, self._labels):
-            raise ModelError(
-                f"model {manifest.name}: gives shape {raw.shape} for 4 pictures, "
-                f"not (4, {self._labels}) as its {self._labels} labels ({', '.join(manifest.labels)}) say"
-            )
-        if (wrong := _not_scores(self._activate(raw))) is not None:
-            raise ModelError(
-                f"model {manifest.name}: gives {wrong}, but a score is 0..1; if it gives logits, set "
-                f"output.activation to softmax or sigmoid in its manifest (now {manifest.activation})"
-            )
 
 
 def check_input(manifest: Manifest, shape: Sequence[int | None], is_f32: bool) -> int | None:
@@ -142,7 +152,7 @@ def _padded(pixels: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     return np.concatenate([pixels, filler])
 
 
-def _plain_pictures(manifest: Manifest) -> NDArray[np.float32]:
+def plain_pictures(manifest: Manifest) -> NDArray[np.float32]:
     """Black, grey, white and noise, as the pool would store them."""
     spec = manifest.spec
     plain = np.empty((4, spec.height, spec.width, 3), np.float32)

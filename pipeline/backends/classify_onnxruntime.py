@@ -1,4 +1,6 @@
-"""ONNX Runtime on the CPU, f32: the reference that every other engine is checked against."""
+"""ONNX Runtime on the CPU, f32: the reference that every other engine is checked against.
+
+It also runs graphs of other precisions, to check them before an engine is made from them."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ from pipeline.backends.classify_common import HostClassifier, check_input, check
 from pipeline.engines import Manifest
 from pipeline.errors import BackendError, ModelError
 
-ENGINE = "onnxruntime-f32"
 PRECISIONS = ("f32",)
 _ERRORS = (
     states.DeviceReset,
@@ -35,12 +36,15 @@ _ERRORS = (
 
 
 def open_classifier(
-    manifest: Manifest, *, threads: int, max_batch: int, precision: str = "f32"
+    manifest: Manifest, *, threads: int, max_batch: int, precision: str = "f32", graph: Path | None = None
 ) -> HostClassifier:
-    """Load the model for batches of 1..``max_batch`` on ``threads`` threads. ``precision`` can only be f32.
+    """Load the model for batches of 1..``max_batch`` on ``threads`` threads. ``precision`` names what
+    ``graph``, a file made from the model, computes in; without one it is f32.
 
     :raises ModelError: weights missing or wrong, unreadable, or not what the manifest says."""
-    path = engines.weights(manifest)
+    weights = engines.weights(manifest)
+    path = graph or weights
+    engine = f"onnxruntime-{precision}"
     session = _session(path, manifest, threads)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     given = inputs[pick(manifest, "input", [item.name for item in inputs], manifest.input_name)]
@@ -56,13 +60,13 @@ def open_classifier(
         try:
             (raw,) = session.run([wanted.name], {given.name: pixels})
         except _ERRORS as exc:
-            raise BackendError(f"{manifest.name} on {ENGINE}: {_first_line(exc)}") from exc
+            raise BackendError(f"{manifest.name} on {engine}: {_first_line(exc)}") from exc
         return np.asarray(raw, np.float32)
 
     return HostClassifier(
         manifest,
-        engine=ENGINE,
-        sha256=engines.sha256_of(path),
+        engine=engine,
+        sha256=engines.sha256_of(weights),
         run=run,
         sizes=range(1, max_batch + 1) if fixed is None else [fixed],
         max_batch=max_batch,
@@ -77,7 +81,7 @@ def _session(path: Path, manifest: Manifest, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # decoders want those cycles
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except _ERRORS as exc:
+    except (*_ERRORS, UnicodeDecodeError) as exc:  # the latter: a damaged file's error text
         raise ModelError(
             f"model {manifest.name}: ONNX Runtime cannot load {path}: {_first_line(exc)}"
         ) from exc

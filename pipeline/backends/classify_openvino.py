@@ -1,20 +1,28 @@
-"""OpenVINO on the CPU: the fastest engine there (bf16 where the processor has it)."""
+"""OpenVINO on the CPU: the fastest engine there (bf16 where the processor has it).
 
+bf16 keeps 8 bits of a value. What a picture loses by that in the first layers is most of what a score is off by
+in the end, so the layers up to the manifest's ``exact_until`` stay f32: the network is cut there in two."""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
-from openvino import frontend, properties
+from openvino import frontend, opset13, properties
 from openvino.properties import hint
 
 from pipeline import engines
 from pipeline.backends.classify_common import HostClassifier, check_input, check_output, pick
+from pipeline.engine_cache import Key, accepted, key_of, report
 from pipeline.engines import Manifest
 from pipeline.errors import BackendError, ModelError
 
-PRECISIONS = ("bf16", "f32")
+PRECISIONS = ("int8", "bf16", "f32")
+GRAPH = "model.onnx"
+INT8_RECIPE = "qdq-minmax-1"
+"""How ``engine_build`` quantizes; raised when it does so otherwise."""
 _ERRORS = (
     RuntimeError,
     frontend.GeneralFailure,
@@ -23,6 +31,7 @@ _ERRORS = (
     frontend.OpConversionFailure,
     frontend.OpValidationFailure,
 )
+Request = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 SIZES = (1, 4)
 """Batch sizes that are compiled. For a fixed size, a frame costs 5 to 20 % less than with an open one, and
 what it costs is flat from 4 on (CPU ms a frame at 1, 2, 4, 8, 16 on 2 threads, bf16: open-nsfw 10.2, 9.9,
@@ -31,47 +40,88 @@ what it costs is flat from 4 on (CPU ms a frame at 1, 2, 4, 8, 16 on 2 threads, 
 
 def available_precisions() -> tuple[str, ...]:
     """What this processor computes natively, fastest first."""
-    capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return PRECISIONS if "BF16" in capabilities else ("f32",)
+    capable = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(one for one in PRECISIONS if {"f32": "FP32"}.get(one, one.upper()) in capable)
+
+
+def int8_key(manifest: Manifest) -> Key:
+    """What an int8 engine of this model on this machine is kept under."""
+    core = ov.Core()
+    target = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')}"
+    return key_of(
+        manifest,
+        engines.sha256_of(engines.weights(manifest)),
+        "openvino",
+        "int8",
+        runtime=f"openvino {ov.__version__}",
+        target=target,
+        recipe=INT8_RECIPE,
+    )
 
 
 def open_classifier(
-    manifest: Manifest, *, threads: int, max_batch: int, precision: str | None = None
+    manifest: Manifest,
+    *,
+    threads: int,
+    max_batch: int,
+    precision: str | None = None,
+    graph: Path | None = None,
 ) -> HostClassifier:
     """Compile the model for batches of 1..``max_batch`` on ``threads`` threads.
 
-    ``precision`` None takes bf16 where the processor has it and the manifest accepts it (``tolerance.bf16``),
-    else f32.
+    ``precision`` None takes the fastest that this processor has and that is accepted: int8 when ``engine
+    build`` made one here and found it within the manifest's tolerance, bf16 when the manifest has a tolerance
+    for it, else f32. ``graph`` is a quantized ONNX file to use for int8 instead of the kept one.
 
-    :raises ModelError: weights missing or wrong, unreadable, or not what the manifest says."""
-    chosen = precision or next(
-        p for p in (*available_precisions(), "f32") if p == "f32" or p in manifest.tolerance
-    )
+    :raises ModelError: weights missing or wrong, unreadable, or not what the manifest says; no int8 accepted."""
     path = engines.weights(manifest)
+    sha256 = engines.sha256_of(path)
+    if precision is None:
+        precision, graph = _fastest(manifest)
+    elif precision == "int8" and graph is None:
+        graph = _kept(manifest)
     core = ov.Core()
-    model, fixed = _read(path, manifest)
+    model, fixed = _read(graph or path, manifest)
     sizes = [size for size in SIZES if size <= max_batch] if fixed is None else [fixed]
-    requests = {size: _compile(core, model, manifest, size, threads, chosen) for size in sizes}
-    engine = f"openvino-{chosen}"
+    requests = {size: _compile(core, model, manifest, size, threads, precision) for size in sizes}
+    engine = f"openvino-{precision}"
 
     def run(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        request = requests[len(pixels)]
         try:
-            # Shared: both ends are ours, and the output is copied before the next run overwrites it.
-            results = request.infer([pixels], share_inputs=True, share_outputs=True)
+            return requests[len(pixels)](pixels)
         except _ERRORS as exc:
             raise BackendError(f"{manifest.name} on {engine}: {_last_line(exc)}") from exc
-        return np.array(results[0], np.float32)
 
     return HostClassifier(
         manifest,
         engine=engine,
-        sha256=engines.sha256_of(path),
+        sha256=sha256,
         run=run,
         sizes=sizes,
         max_batch=max_batch,
         close=requests.clear,
     )
+
+
+def _fastest(manifest: Manifest) -> tuple[str, Path | None]:
+    for one in available_precisions():
+        if one == "int8":
+            if (graph := accepted(int8_key(manifest), GRAPH)) is not None:
+                return one, graph
+        elif one in manifest.tolerance:
+            return one, None
+    return "f32", None
+
+
+def _kept(manifest: Manifest) -> Path:
+    key = int8_key(manifest)
+    if (graph := accepted(key, GRAPH)) is not None:
+        return graph
+    command = f"framewarden engine build {manifest.name} --engine openvino --precision int8"
+    found = (
+        "was built here, but is not within the manifest's tolerance" if report(key) else "was not built here"
+    )
+    raise ModelError(f"model {manifest.name}: an int8 engine {found}: {command}")
 
 
 def _read(path: Path, manifest: Manifest) -> tuple[Any, int | None]:
@@ -95,21 +145,62 @@ def _read(path: Path, manifest: Manifest) -> tuple[Any, int | None]:
         raise ModelError(f"model {manifest.name}: OpenVINO cannot read {path}: {_last_line(exc)}") from exc
 
 
-def _compile(core: Any, model: Any, manifest: Manifest, size: int, threads: int, precision: str) -> Any:
+def _compile(core: Any, model: Any, manifest: Manifest, size: int, threads: int, precision: str) -> Request:
+    """A function from pixels of this batch size to the raw output."""
     settings = {
-        hint.inference_precision: ov.Type.bf16 if precision == "bf16" else ov.Type.f32,
         hint.performance_mode: hint.PerformanceMode.LATENCY,
         hint.enable_cpu_pinning: False,  # workers would pin their threads to the same cores
         properties.inference_num_threads: threads,
         properties.num_streams: 1,
     }
+    bf16 = precision == "bf16"
     try:
         model.reshape([size, *manifest.spec.slot_shape()])
-        return core.compile_model(model, "CPU", settings).create_infer_request()
+        parts = _cut(model, manifest) if bf16 and manifest.exact_until else [model]
+        requests = []
+        for number, part in enumerate(parts):
+            low = bf16 and number == len(parts) - 1
+            compiled = core.compile_model(
+                part, "CPU", settings | {hint.inference_precision: ov.Type.bf16 if low else ov.Type.f32}
+            )
+            requests.append(compiled.create_infer_request())
     except _ERRORS as exc:
         raise ModelError(
             f"model {manifest.name}: OpenVINO cannot compile it for batches of {size}: {_last_line(exc)}"
         ) from exc
+
+    def run(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        values = pixels
+        for request in requests:
+            # Shared: both ends are ours, and the output is copied before the next run overwrites it.
+            values = request.infer([values], share_inputs=True, share_outputs=True)[0]
+        return np.array(values, np.float32)
+
+    return run
+
+
+def _cut(model: Any, manifest: Manifest) -> list[Any]:
+    """The network up to the tensor ``exact_until``, and from there on. ``model`` stays whole.
+
+    :raises ModelError: there is no such tensor, or the rest needs more than it."""
+    first, second = model.clone(), model.clone()
+    name = str(manifest.exact_until)
+    ends = [_tensor(part, name) for part in (first, second)]
+    if None in ends:
+        raise ModelError(
+            f"model {manifest.name}: exact_until: {name!r}: there is no such tensor in the graph"
+        )
+    head = ov.Model([ends[0]], first.get_parameters(), f"{manifest.name}-exact")
+    given = opset13.parameter(ends[1].get_partial_shape(), ov.Type.f32)
+    for user in list(ends[1].get_target_inputs()):
+        user.replace_source_output(given.output(0))
+    return [head, ov.Model([second.outputs[0].node], [given], f"{manifest.name}-rest")]
+
+
+def _tensor(model: Any, name: str) -> Any:
+    """The output of a layer whose tensor has this name in the ONNX file, or None."""
+    found = [port for node in model.get_ordered_ops() for port in node.outputs() if name in port.names]
+    return found[0] if found else None
 
 
 def _name(port: Any) -> str:

@@ -48,15 +48,17 @@ class Parameters:
     height: int = 0
     tag: str = ""
     sample_bits: int = 0
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
     def of(cls, info: StreamInfo) -> "Parameters":
         """Copied, so that nothing of the source's own context is touched later."""
         context, codec = info.codec_parameters, _LIBRARIES.get(info.codec, info.codec)
+        most = info.max_pixels or MAX_PIXELS
         if context is None:
-            return cls(codec, width=info.width, height=info.height)
+            return cls(codec, width=info.width, height=info.height, max_pixels=most)
         tag, bits = context.codec_tag or "", context.bits_per_coded_sample or 0
-        return cls(codec, bytes(context.extradata or b""), info.width, info.height, tag, bits)
+        return cls(codec, bytes(context.extradata or b""), info.width, info.height, tag, bits, most)
 
     def open(self) -> av.VideoCodecContext:
         """A fresh context, single-threaded: many streams share the cores better than one picture does."""
@@ -70,7 +72,7 @@ class Parameters:
         if self.sample_bits:
             context.bits_per_coded_sample = self.sample_bits
         context.thread_count, context.thread_type = 1, "NONE"
-        context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.options = {"max_pixels": str(self.max_pixels)}
         if self.codec in _STRICT:
             context.options["err_detect"] = _STRICT[self.codec]
         return context
@@ -163,7 +165,8 @@ class SoftwareDecoder:
         if packet.keyframe and self._now.codec in _START_CODES and not self._now.framed():
             codec = sniff(memoryview(packet.data)[:16])
             if codec is not None and codec != _START_CODES[self._now.codec]:
-                self._now = self._first if codec == self._first.codec else Parameters(codec)
+                other = Parameters(codec, max_pixels=self._first.max_pixels)
+                self._now = self._first if codec == self._first.codec else other
 
     def _feed(
         self, context: av.VideoCodecContext, packet: Packet

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import av
 import av.logging
 
 from pipeline.backends.http_socket import TLS_CURE, Deadline
+from pipeline.backends.mp4_check import too_many_tracks
 from pipeline.errors import (
     SourceAuth,
     SourceCorrupt,
@@ -20,9 +22,14 @@ from pipeline.errors import (
     SourceTls,
     SourceUnsupported,
 )
+from pipeline.limits import Limits
 from pipeline.masking import mask_text
 
 READABLE = "rtsp, rtsps, rtmp, rtmps, http, https and file"
+Lines = list[tuple[int, str, str]]
+"""What FFmpeg logged: level, component, text."""
+_OVERSIZED = re.compile(r"Picture size (\d+x\d+) (?:exceeds specified max pixel count|is invalid)")
+_REDIRECTED = re.compile(r"Status \d+: Redirecting to (\S+)")
 _NETWORK = (
     errno.EHOSTUNREACH,
     errno.ENETUNREACH,
@@ -41,28 +48,42 @@ def silence_logs() -> None:
         logger.addHandler(logging.NullHandler())
     av.logging.set_skip_repeated(False)
     if av.logging.get_level() is None:
-        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_level(av.logging.INFO)  # it tells where a server led it
 
 
 @contextmanager
-def map_errors(shown: str, deadline: Deadline, *, remote: bool) -> Iterator[None]:
+def map_errors(shown: str, deadline: Deadline, *, remote: bool, limits: Limits) -> Iterator[Lines]:
     """Any FFmpeg error of the block becomes a ``SourceError`` whose text starts with ``shown``, already
-    masked.
+    masked. Gives FFmpeg's log lines.
 
     What FFmpeg calls the end of a blocking step that ran out of time differs by protocol (an exit, bad data,
     an I/O error), so the clock decides what was a timeout."""
     with av.logging.Capture() as lines:
         try:
-            yield
+            yield lines
         except av.FFmpegError as error:
             told = " ".join(line[2].strip() for line in lines if line[0] <= av.logging.ERROR)
             if isinstance(error, av.error.ExitError | av.error.TimeoutError) or (
                 remote and deadline.left() <= 0
             ):
                 raise SourceTimeout(f"{shown}: no answer within {deadline.seconds:g} s") from error
+            if isinstance(error, av.error.MemoryError) and "max_streams" in told:
+                raise too_many_tracks(shown, limits) from error
             raise _mapped(error, shown, told, remote) from error
+        except MemoryError as error:
+            raise SourceCorrupt(f"{shown}: asks for more memory than there is") from error
         except UnicodeError as error:  # PyAV decodes what a file or playlist names
             raise SourceCorrupt(f"{shown}: names something in bytes that are no text") from error
+
+
+def oversized(lines: Lines) -> str | None:
+    """The size, as ``16000x16000``, of a picture that FFmpeg would not make room for."""
+    return next((found[1] for line in lines if (found := _OVERSIZED.search(line[2]))), None)
+
+
+def redirected(lines: Lines) -> str | None:
+    """Where FFmpeg was led to by an RTSP server."""
+    return next((found[1] for line in lines if (found := _REDIRECTED.search(line[2]))), None)
 
 
 def _mapped(error: av.FFmpegError, shown: str, told: str, remote: bool) -> SourceError:
@@ -111,6 +132,8 @@ def _unreadable(error: av.FFmpegError, shown: str, told: str) -> SourceError:
         return SourceCorrupt(f"{shown}: is not a complete MP4 file (no moov atom); is its upload finished?")
     if isinstance(error, av.error.InvalidDataError):
         return SourceCorrupt(f"{shown}: is not a video, or is damaged{_told(told)}")
+    if isinstance(error, av.error.MemoryError):
+        return SourceCorrupt(f"{shown}: asks for more memory than it may have{_told(told)}")
     if isinstance(error, av.error.EOFError):
         return SourceNoVideo(f"{shown}: ended before the first picture")
     if isinstance(error, av.error.OSError):
@@ -123,4 +146,5 @@ def _status(error: av.FFmpegError) -> str:
 
 
 def _told(told: str) -> str:
-    return f" ({mask_text(told[-200:])})" if told else ""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in mask_text(told)[-200:])
+    return f" ({plain})" if plain else ""

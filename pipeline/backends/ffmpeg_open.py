@@ -17,8 +17,10 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from pipeline.backends.ffmpeg_errors import READABLE, map_errors, silence_logs
+from pipeline.backends.ffmpeg_errors import READABLE, map_errors, oversized, redirected, silence_logs
 from pipeline.backends.http_socket import Deadline
+from pipeline.backends.mp4_check import check_file, check_index
+from pipeline.backends.rtsp_redirect import after_redirects
 from pipeline.backends.source_http import Http
 from pipeline.errors import (
     SourceCorrupt,
@@ -29,6 +31,7 @@ from pipeline.errors import (
 )
 from pipeline.flow.source import Kind
 from pipeline.inputs import Reach, local_path, split_url
+from pipeline.limits import Limits
 from pipeline.masking import mask_url
 
 Transport = Literal["tcp", "udp"]
@@ -50,6 +53,7 @@ _CONTAINERS = ",".join(
 )
 _ROTATED = ("mov", "matroska")  # FFmpeg's names of containers that may carry a rotation
 _NO_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_HTTP_FRAGMENTS = 8  # each may cost a request
 _ANALYSE_US = 3_000_000  # media that is read ahead to learn the codec's parameters, at most
 
 
@@ -59,8 +63,8 @@ class SourceSettings:
 
     ``kind`` ``live`` on the network means that an end is a lost connection. ``open_timeout_s`` bounds
     everything up to the first packet, ``read_timeout_s`` the wait for each one (for HLS: at least three
-    segments). ``pace`` ``realtime`` gives packets when they are due. ``tls_ca`` is a file of authorities
-    beside the system's own."""
+    segments); of a local file each is bounded by ``limits.open_s``. ``pace`` ``realtime`` gives packets when
+    they are due. ``tls_ca`` is a file of authorities, in place of the system's own."""
 
     url: str = field(repr=False)
     kind: Kind
@@ -71,6 +75,7 @@ class SourceSettings:
     reach: Reach = field(default_factory=Reach)
     tls_ca: str | None = None
     tls_verify: bool = True
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def shown(self) -> str:
@@ -82,12 +87,14 @@ class SourceSettings:
 
 @dataclass
 class Opened:
-    """An open container and what bounds its waits; ``rotation`` is in degrees clockwise."""
+    """An open container and what bounds its waits; ``rotation`` is in degrees clockwise, ``oversized`` the
+    size of a picture that was too large to learn anything from it."""
 
     container: InputContainer
     deadline: Deadline
     http: Http | None = None
     rotation: int = 0
+    oversized: str | None = None
 
     def close(self) -> None:
         """Hang up. Harmless to repeat."""
@@ -119,16 +126,27 @@ def probe_protocols() -> dict[str, bool]:
 
 def _open_file(path: Path, settings: SourceSettings, monotonic: Callable[[], float]) -> Opened:
     _check_file(path, settings)
-    deadline = Deadline(settings.open_timeout_s, monotonic)
-    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+    check_file(path, settings.shown, settings.limits)
+    deadline = Deadline(settings.limits.open_s, monotonic)
+    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS} | _bounds(settings.limits)
     name = f"file:{path}"  # so that a colon in a file's name is not taken for a protocol
-    with map_errors(settings.shown, deadline, remote=False):
-        container = av.open(name, options=options, metadata_errors="replace")
+    waits = _timeouts(deadline)
+    with map_errors(settings.shown, deadline, remote=False, limits=settings.limits) as lines:
+        container = av.open(name, options=options, timeout=waits, metadata_errors="replace")
         rotation = 0
         if container.format.name.split(",")[0] in _ROTATED:
-            with av.open(name, options=options, metadata_errors="replace") as second:
-                rotation = _rotation(second)
-    return Opened(container, deadline, rotation=rotation)
+            with av.open(name, options=options, timeout=waits, metadata_errors="replace") as second:
+                rotation = _rotation(second, settings.limits)
+    return Opened(container, deadline, rotation=rotation, oversized=oversized(lines))
+
+
+def _bounds(limits: Limits) -> dict[str, str]:
+    """What FFmpeg enforces itself, while it opens and while it looks at the first pictures."""
+    return {
+        "max_streams": str(limits.tracks),
+        "max_pixels": str(limits.picture_pixels),
+        "probesize": str(limits.probe_bytes),
+    }
 
 
 def _check_file(path: Path, settings: SourceSettings) -> None:
@@ -158,19 +176,25 @@ def _open_remote(settings: SourceSettings, stop: threading.Event, monotonic: Cal
         cure = SRT_CURE if scheme == "srt" else f"this build of FFmpeg has no {scheme}; use one of {READABLE}"
         raise SourceUnsupported(f"{shown}: {cure}")
     settings.reach.admit(settings.url)
-    deadline = Deadline(settings.open_timeout_s, monotonic)
+    deadline = Deadline(min(settings.open_timeout_s, settings.limits.open_s), monotonic)
     if scheme in ("http", "https"):
         return _open_http(settings, deadline, stop)
-    options = _stream_options(settings, scheme)
-    with map_errors(shown, deadline, remote=True):
+    url, rtsp = settings.url, scheme.startswith("rtsp")
+    if rtsp:
+        url = after_redirects(settings, deadline, stop)
+    options = _stream_options(settings, scheme) | _bounds(settings.limits)
+    with map_errors(shown, deadline, remote=True, limits=settings.limits) as lines:
         container = av.open(
-            settings.url,
-            format="rtsp" if scheme.startswith("rtsp") else None,
+            url,
+            format="rtsp" if rtsp else None,
             options=options,
             timeout=_timeouts(deadline),
             metadata_errors="replace",
         )
-    return Opened(container, deadline)
+    if rtsp and (led := redirected(lines)) is not None:  # it answered otherwise when it was asked before
+        container.close()
+        raise SourceRefused(f"{shown}: led FFmpeg to {mask_url(led)} after it had not led us there")
+    return Opened(container, deadline, oversized=oversized(lines))
 
 
 def _stream_options(settings: SourceSettings, scheme: str) -> dict[str, str]:
@@ -195,23 +219,33 @@ def _open_http(settings: SourceSettings, deadline: Deadline, stop: threading.Eve
         stop=stop,
         tls_ca=settings.tls_ca,
         tls_verify=settings.tls_verify,
+        limits=settings.limits,
     )
     try:
-        return Opened(_open_first(http, settings, deadline), deadline, http)
+        container, large = _open_first(http, settings, deadline)
+        return Opened(container, deadline, http, oversized=large)
     except SourceError as error:
         http.close()
         raise (http.error or http.missed or error) from error
 
 
-def _open_first(http: Http, settings: SourceSettings, deadline: Deadline) -> InputContainer:
+def _open_first(
+    http: Http, settings: SourceSettings, deadline: Deadline
+) -> tuple[InputContainer, str | None]:
     first = http.open_first()
     options = {"analyzeduration": str(_ANALYSE_US), "format_whitelist": _CONTAINERS}
+    options |= _bounds(settings.limits)
+    if first.ranges and first.size is not None and not first.is_playlist:
+        check_index(first, first.size, settings.shown, settings.limits, fragments=_HTTP_FRAGMENTS)
+        first.seek(0)
+        if http.error is not None:
+            raise http.error
     if first.is_playlist:
         # Which URLs a playlist may name is judged by Http; their file names say nothing.
         options |= {"allowed_extensions": "ALL", "extension_picky": "0"}
         options |= {"http_persistent": "0", "http_multiple": "0", "format_whitelist": f"{_CONTAINERS},hls"}
-    with map_errors(settings.shown, deadline, remote=True):
-        return av.open(
+    with map_errors(settings.shown, deadline, remote=True, limits=settings.limits) as lines:
+        container = av.open(
             first.plain_url,
             format="hls" if first.is_playlist else None,
             options=options,
@@ -219,6 +253,7 @@ def _open_first(http: Http, settings: SourceSettings, deadline: Deadline) -> Inp
             metadata_errors="replace",
             io_open=http.io_open,
         )
+    return container, oversized(lines)
 
 
 def _timeouts(deadline: Deadline) -> tuple[float, float]:
@@ -237,12 +272,13 @@ def context_of(stream: VideoStream) -> Any:
     return stream.codec_context  # None for a codec without a decoder, whatever the type says
 
 
-def _rotation(container: InputContainer) -> int:
+def _rotation(container: InputContainer, limits: Limits) -> int:
     """Degrees clockwise to apply for display. PyAV tells it of pictures only, so the first one is decoded, by
     a container of its own: no decoder stays behind."""
     for stream in container.streams.video:
         if not has_pictures(stream) or context_of(stream) is None:
             continue
+        stream.codec_context.options = {"max_pixels": str(limits.picture_pixels)}
         try:
             for frame in container.decode(stream):
                 return -frame.rotation % 360

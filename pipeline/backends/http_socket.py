@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from pipeline.errors import SourceError, SourceRefused, SourceTimeout, SourceTls
+from pipeline.errors import (
+    SourceAuth,
+    SourceError,
+    SourceNotFound,
+    SourceRefused,
+    SourceTimeout,
+    SourceTls,
+)
 from pipeline.inputs import split_url
 from pipeline.masking import mask_url
 
@@ -64,19 +71,25 @@ class Connection(http.client.HTTPConnection):
         super().__init__(parts.host, parts.port or (443 if self._secure else 80))
 
     def connect(self) -> None:
-        left = max(self._owner.deadline.left(), 0.001)
-        plain = socket.create_connection((self.host, self.port), timeout=left)
-        try:
-            self._owner.admit_address(self._url, plain.getpeername()[0])
-            if self._secure:
-                plain = self._owner.context().wrap_socket(plain, server_hostname=self.host)
-        except (OSError, SourceError):
-            plain.close()
-            raise
-        self.sock = _TimedSocket(plain, self._owner)
+        self.sock = connect(self._owner, self._url, self.host, self.port, secure=self._secure)
 
 
-class _TimedSocket:
+def connect(owner: Rules, url: str, host: str, port: int, *, secure: bool) -> "TimedSocket":
+    """A connection to ``host``, which ``url`` names, if its address may be read.
+
+    :raises OSError: it cannot be had. :raises SourceRefused: it may not."""
+    plain = socket.create_connection((host, port), timeout=max(owner.deadline.left(), 0.001))
+    try:
+        owner.admit_address(url, plain.getpeername()[0])
+        if secure:
+            plain = owner.context().wrap_socket(plain, server_hostname=host)
+    except (OSError, SourceError):
+        plain.close()
+        raise
+    return TimedSocket(plain, owner)
+
+
+class TimedSocket:
     """The part of a socket that ``http.client`` uses, its reads cut into short waits."""
 
     def __init__(self, plain: socket.socket, owner: Rules) -> None:
@@ -136,3 +149,24 @@ def map_network_errors(url: str, owner: Rules) -> Iterator[None]:
         raise SourceRefused(f"{shown}: {error.strerror or 'the server closed the connection'}") from error
     except (http.client.HTTPException, ValueError) as error:
         raise SourceRefused(f"{shown}: the server does not speak HTTP as expected") from error
+
+
+def check_status(response: http.client.HTTPResponse, url: str) -> None:
+    """:raises SourceError: of the class that the status stands for, unless it is good."""
+    status, shown = response.status, mask_url(url)
+    if status in (200, 206):
+        return
+    if status in (401, 403, 407):
+        wanted = response.headers.get("WWW-Authenticate", "").partition(" ")[0]
+        cure = (
+            "only Basic is supported" if wanted not in ("", "Basic") else "check user and password in the URL"
+        )
+        raise SourceAuth(f"{shown}: the server answered {status} {_reason(response)}; {cure}")
+    if status in (404, 410):
+        raise SourceNotFound(f"{shown}: the server answered {status} {_reason(response)}")
+    raise SourceRefused(f"{shown}: the server answered {status} {_reason(response)}")
+
+
+def _reason(response: http.client.HTTPResponse) -> str:
+    """The server's own words, short and without control characters: they end up on a terminal."""
+    return "".join(letter for letter in response.reason if letter.isprintable())[:60]

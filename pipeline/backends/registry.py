@@ -30,6 +30,7 @@ BACKENDS: dict[Device, dict[Role, str]] = {
 }
 ENGINES = {
     "openvino": "classify_openvino",
+    "openvino-int8": "classify_openvino",
     "openvino-bf16": "classify_openvino",
     "openvino-f32": "classify_openvino",
     "onnxruntime": "classify_onnxruntime",
@@ -139,6 +140,22 @@ def _gpu_backends() -> list[Piece]:
         f"this version has no {', '.join(absent)}; use a version with GPU support" if absent else "present"
     )
     return [Piece("GPU backends", not absent, reason)]
+
+
+def gpu_target() -> str | None:
+    """The compute capability of the first GPU as ``sm_75``, or None without one. Never raises."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    values = [ctypes.c_int(0), ctypes.c_int(0)]
+    major, minor = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+    if driver.cuInit(0) != 0 or any(
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, 0) != 0
+        for value, attribute in zip(values, (major, minor), strict=True)
+    ):
+        return None
+    return f"sm_{values[0].value}{values[1].value}"
 
 
 def _open_on(engine: str, manifest: Manifest, threads: int, max_batch: int) -> Classifier:

@@ -1,14 +1,15 @@
 """Sources by PyAV: files, RTSP, RTMP, HLS and progressive HTTP, as packets on one timeline."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from types import TracebackType
 from typing import Self
 
 import av
-from av.container import InputContainer
 from av.stream import Discard
 from av.video.stream import VideoStream
 
@@ -21,7 +22,7 @@ from pipeline.backends.ffmpeg_open import (
     open_container,
     probe_protocols,
 )
-from pipeline.errors import SourceEnded, SourceError, SourceNoVideo, SourceUnsupported
+from pipeline.errors import SourceEnded, SourceError, SourceNoVideo, SourceTimeout, SourceUnsupported
 from pipeline.flow.clock import MAX_RATE, StreamClock
 from pipeline.flow.source import Kind, Packet, StreamInfo
 from pipeline.inputs import local_path
@@ -62,7 +63,7 @@ class FfmpegSource:
         self._stop = stop
         self._monotonic = monotonic
         self._remote = local_path(settings.url) is None
-        self._stream = _video_stream(opened.container, settings.shown)
+        self._stream = _video_stream(opened, settings)
         self._format = opened.container.format.name.split(",")[0]
         self.info = self._describe()
         self._time_base = self._stream.time_base or Fraction(1, 90000)
@@ -77,6 +78,7 @@ class FfmpegSource:
         self._epoch_pts: int | None = None
         self._started: float | None = None
         self._tag = 0
+        self._second, self._in_second = -1, 0
 
     def __repr__(self) -> str:
         return f"FfmpegSource({self._settings.shown}, {self.info})"
@@ -96,7 +98,7 @@ class FfmpegSource:
             raise SourceUnsupported(f"{self._settings.shown}: cannot be sought; read it from the start")
         if self._epoch_pts is None and next(self._packets, None) is None:  # time 0 is the first keyframe's
             return
-        with map_errors(self._settings.shown, self._opened.deadline, remote=self._remote):
+        with self._mapped():
             self._opened.container.seek(self._clock.pts_at(time_s), stream=self._stream)
         self._clock.sought()
         self._packets = self._read()
@@ -141,6 +143,7 @@ class FfmpegSource:
             rotation=self._opened.rotation,
             frame_rate=rate if rate and 0 < rate <= MAX_RATE else None,
             duration_s=duration,
+            max_pixels=self._settings.limits.picture_pixels,
             has_index=seekable and self._format in _INDEXED,
             codec_parameters=context,
         )
@@ -153,6 +156,7 @@ class FfmpegSource:
                 self._epoch_pts = packet.pts if packet.pts is not None else packet.dts or 0
             if time_s is None:
                 continue
+            self._bound(packet.size)
             arrived = self._due()
             if arrived is None:
                 return
@@ -167,6 +171,24 @@ class FfmpegSource:
                 damaged=packet.is_corrupt,
                 data=packet,
                 parameters_changed=packet.has_sidedata("new_extradata"),
+            )
+
+    def _bound(self, size: int) -> None:
+        """Judge the packet just read.
+
+        :raises SourceUnsupported: it is too large, or one too many in its second."""
+        limits, second = self._settings.limits, math.floor(self._clock.decode_s)
+        self._in_second = self._in_second + 1 if second == self._second else 1
+        self._second = second
+        if size > limits.packet_bytes:
+            raise SourceUnsupported(
+                f"{self._settings.shown}: a picture of {size} encoded bytes; "
+                f"limits.packet_bytes allows {limits.packet_bytes}"
+            )
+        if self._in_second > limits.frame_rate:
+            raise SourceUnsupported(
+                f"{self._settings.shown}: more pictures in a second than limits.frame_rate allows "
+                f"({limits.frame_rate:g})"
             )
 
     def _due(self) -> float | None:
@@ -188,7 +210,7 @@ class FfmpegSource:
         while not self._stop.is_set():
             opened.deadline.restart(self._patience())
             try:
-                with map_errors(shown, opened.deadline, remote=self._remote):
+                with self._mapped():
                     packet = next(packets, None)
             except SourceError as error:
                 raise self._first_cause() or error from error
@@ -198,6 +220,10 @@ class FfmpegSource:
                 break
             if packet.size:  # the last, empty one tells a decoder to flush; ours is told by its caller
                 yield packet
+            elif self._remote and self.kind == "live" and opened.deadline.left() <= 0:
+                # Some demuxers take an interrupted wait for the end.
+                late = SourceTimeout(f"{shown}: no answer within {opened.deadline.seconds:g} s")
+                raise self._first_cause() or late
         if not self._stop.is_set() and self._remote and self.kind == "live":
             raise SourceEnded(f"{shown}: the server hung up")
 
@@ -205,14 +231,22 @@ class FfmpegSource:
         """What FFmpeg was not told: it finds an empty file instead."""
         return self._opened.http.error if self._opened.http else None
 
+    def _mapped(self) -> AbstractContextManager[object]:
+        settings = self._settings
+        return map_errors(settings.shown, self._opened.deadline, remote=self._remote, limits=settings.limits)
+
     def _patience(self) -> float:
-        """Seconds to wait for a packet: HLS hands them out a segment at a time."""
+        """Seconds to wait for a packet: HLS hands them out a segment at a time, however long it says that
+        is."""
+        if not self._remote:
+            return self._settings.limits.open_s
         segment_s = self._opened.http.target_s if self._opened.http else 0
-        return max(self._settings.read_timeout_s, 3.0 * segment_s)
+        return max(self._settings.read_timeout_s, min(3.0 * segment_s, self._settings.limits.open_s))
 
 
-def _video_stream(container: InputContainer, shown: str) -> VideoStream:
+def _video_stream(opened: Opened, settings: SourceSettings) -> VideoStream:
     """The one stream to read; the demuxer is told to skip all others."""
+    shown, limits, container = settings.shown, settings.limits, opened.container
     candidates = [stream for stream in container.streams.video if has_pictures(stream)]
     if not candidates:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
@@ -220,8 +254,18 @@ def _video_stream(container: InputContainer, shown: str) -> VideoStream:
     readable = [stream for stream in candidates if context_of(stream) is not None]
     if not readable:
         raise SourceUnsupported(f"{shown}: its video codec is unknown to this FFmpeg")
-    chosen = max(readable, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
+    chosen = max(readable, key=_pixels)
+    pixels, size = _pixels(chosen), f"{chosen.codec_context.width}x{chosen.codec_context.height}"
+    if pixels > limits.picture_pixels or (pixels == 0 and opened.oversized):
+        raise SourceUnsupported(
+            f"{shown}: pictures of {size if pixels else opened.oversized}; "
+            f"limits.picture_pixels allows {limits.picture_pixels}"
+        )
     for stream in container.streams:
         if stream.index != chosen.index:
             stream.discard = Discard.all
     return chosen
+
+
+def _pixels(stream: VideoStream) -> int:
+    return stream.codec_context.width * stream.codec_context.height

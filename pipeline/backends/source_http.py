@@ -12,9 +12,9 @@ import ssl
 import threading
 from urllib.parse import urljoin, urlsplit
 
-from pipeline.backends.http_socket import Connection, Deadline, map_network_errors
+from pipeline.backends.http_socket import Connection, Deadline, check_status, map_network_errors
+from pipeline.backends.mp4_check import check_index
 from pipeline.errors import (
-    SourceAuth,
     SourceEnded,
     SourceError,
     SourceNotFound,
@@ -22,11 +22,12 @@ from pipeline.errors import (
     SourceUnsupported,
 )
 from pipeline.inputs import Reach, split_url
+from pipeline.limits import Limits
 from pipeline.masking import mask_url
 
-MAX_REDIRECTS = 5
 _TARGET = re.compile(rb"#EXT-X-TARGETDURATION:\s*(\d{1,4})")
 _PLAYLIST = b"#EXTM3U"
+_NAMING = (b"#EXT-X-STREAM-INF", b"#EXT-X-I-FRAME-STREAM-INF", b"#EXT-X-MEDIA:")
 
 
 class Http:
@@ -46,14 +47,17 @@ class Http:
         stop: threading.Event,
         tls_ca: str | None,
         tls_verify: bool,
+        limits: Limits,
     ) -> None:
         self.url = url
         self.reach = reach
         self.deadline = deadline
         self.stop = stop
+        self.limits = limits
         self.error: SourceError | None = None
         self.missed: SourceError | None = None
         self.target_s = 0
+        self._playlists: set[str] = set()
         self._tls = (tls_ca, tls_verify)
         self._context: ssl.SSLContext | None = None
         self._first: HttpFile | None = None
@@ -67,6 +71,8 @@ class Http:
         self._first = HttpFile(self, self.url)
         self._first.fill()
         self.seekable = self._first.ranges
+        if self._first.is_playlist:
+            self._admit_playlist(self._first, self._first.plain_url)
         return self._first
 
     def io_open(self, url: str, flags: int, options: dict[str, str]) -> "HttpFile | io.BytesIO":
@@ -85,6 +91,8 @@ class Http:
             self.reach.admit_next(self.url, url)
             file = HttpFile(self, url)
             file.fill()
+            if file.is_playlist:
+                self._admit_playlist(file, url)
         except (SourceNotFound, SourceRefused) as error:
             if isinstance(error, SourceNotFound):
                 self.missed = error  # a segment that has just been removed: the next one may be there
@@ -95,6 +103,23 @@ class Http:
             self.error = error
             return io.BytesIO()
         return file
+
+    def _admit_playlist(self, file: "HttpFile", url: str) -> None:
+        """Playlists may be named by the first one only, and only with a depth of 2.
+
+        :raises SourceUnsupported: it is too deep, or one too many."""
+        depth = self.limits.playlist_depth
+        if file.names_playlists and (self._playlists - {url} or depth < 2):
+            raise SourceUnsupported(
+                f"{mask_url(self.url)}: playlists of playlists, deeper than limits.playlist_depth allows "
+                f"({depth})"
+            )
+        self._playlists.add(url)
+        if len(self._playlists) > self.limits.playlists:
+            raise SourceUnsupported(
+                f"{mask_url(self.url)}: names more playlists than limits.playlists allows "
+                f"({self.limits.playlists})"
+            )
 
     def close(self) -> None:
         """Close what FFmpeg left open."""
@@ -129,6 +154,7 @@ class HttpFile:
         self.size: int | None = None
         self.content_type = ""
         self.ranges = False
+        self.is_playlist = False
 
     @property
     def plain_url(self) -> str:
@@ -137,14 +163,24 @@ class HttpFile:
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
     @property
-    def is_playlist(self) -> bool:
-        return self._ahead.lstrip(b"\xef\xbb\xbf").startswith(_PLAYLIST)
+    def names_playlists(self) -> bool:
+        """Whether this is a playlist of playlists, just filled."""
+        return self.is_playlist and any(tag in self._ahead for tag in _NAMING)
 
     def fill(self) -> None:
         """Connect and read the first bytes.
 
         :raises SourceError: by what went wrong."""
         self._ahead = self._receive(1 << 14)
+        self.is_playlist = self._ahead.lstrip(b"\xef\xbb\xbf").startswith(_PLAYLIST)
+        while self.is_playlist and (more := self._receive(1 << 16)):  # judged as a whole
+            self._ahead += more
+            if len(self._ahead) > self._http.limits.playlist_bytes:
+                raise SourceUnsupported(
+                    f"{mask_url(self._url)}: a playlist of more bytes than limits.playlist_bytes allows "
+                    f"({self._http.limits.playlist_bytes})"
+                )
+        check_index(io.BytesIO(self._ahead), len(self._ahead), mask_url(self._url), self._http.limits)
         if self.is_playlist and (found := _TARGET.search(self._ahead)):
             self._http.target_s = max(self._http.target_s, int(found[1]))
 
@@ -159,9 +195,13 @@ class HttpFile:
 
     def seek(self, offset: int, whence: int = 0) -> int:
         base = {0: 0, 1: self._position, 2: self.size or 0}[whence]
-        if base + offset != self._position:
+        forward = base + offset - self._position
+        if 0 <= forward <= len(self._ahead):
+            self._ahead = self._ahead[forward:]
+        else:
             self.close()
-            self._position, self._ahead = base + offset, b""
+            self._ahead = b""
+        self._position += forward
         return self._position
 
     def read(self, size: int) -> bytes:
@@ -187,7 +227,7 @@ class HttpFile:
         self._http.files.discard(self)
 
     def _receive(self, size: int) -> bytes:
-        if self.size is not None and self._position >= self.size:
+        if self.size is not None and self._position + len(self._ahead) >= self.size:
             return b""
         try:
             with map_network_errors(self._url, self._http):
@@ -201,7 +241,8 @@ class HttpFile:
 
     def _request(self) -> None:
         """Ask for the file from ``_position`` on, following redirects."""
-        for _ in range(MAX_REDIRECTS + 1):
+        most = self._http.limits.redirects
+        for _ in range(most + 1):
             self._http.files.add(self)
             response = self._body = self._ask()
             if response.status not in (301, 302, 303, 307, 308):
@@ -211,8 +252,8 @@ class HttpFile:
             self._http.reach.admit_next(self._http.url, target)
             self._url = target
         else:
-            raise SourceRefused(f"{mask_url(self._http.url)}: redirects more than {MAX_REDIRECTS} times")
-        _check_status(response, self._url)
+            raise SourceRefused(f"{mask_url(self._http.url)}: redirects more than {most} times")
+        check_status(response, self._url)
         if self._position and response.status != 206:
             raise SourceUnsupported(
                 f"{mask_url(self._url)}: the server ignored a request for a part of the file"
@@ -239,18 +280,3 @@ class HttpFile:
         path = (plain.path or "/") + (f"?{plain.query}" if plain.query else "")
         self._connection.request("GET", path.replace(" ", "%20"), headers=headers)
         return self._connection.getresponse()
-
-
-def _check_status(response: http.client.HTTPResponse, url: str) -> None:
-    status, shown = response.status, mask_url(url)
-    if status in (200, 206):
-        return
-    if status in (401, 403, 407):
-        wanted = response.headers.get("WWW-Authenticate", "").partition(" ")[0]
-        cure = (
-            "only Basic is supported" if wanted not in ("", "Basic") else "check user and password in the URL"
-        )
-        raise SourceAuth(f"{shown}: the server answered {status} {response.reason}; {cure}")
-    if status in (404, 410):
-        raise SourceNotFound(f"{shown}: the server answered {status} {response.reason}")
-    raise SourceRefused(f"{shown}: the server answered {status} {response.reason}")

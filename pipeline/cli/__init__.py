@@ -8,16 +8,28 @@ something was flagged and ``--fail-on-flag`` was given; 0.
 import importlib
 import importlib.metadata
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn, cast
 
 import click
 
+from pipeline import log
 from pipeline.errors import ConfigError, FramewardenError, ModelError
 from pipeline.masking import mask_text
 
-COMMANDS = ("run", "screen", "events", "status", "doctor", "engine", "bench", "config", "completion")
+COMMANDS = (
+    "run",
+    "screen",
+    "events",
+    "queue",
+    "status",
+    "doctor",
+    "engine",
+    "bench",
+    "plan",
+    "config",
+    "completion",
+)
 INTERRUPTED, REFUSED, FAILED, FLAGGED = 130, 2, 1, 3
 
 
@@ -50,7 +62,7 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except FramewardenError as error:
             if ctx.params["debug"]:
-                traceback.print_exception(error)
+                click.echo(log.traceback_of(error), err=True)
             complain(error)
             ctx.exit(REFUSED if isinstance(error, ConfigError | ModelError) else FAILED)
 
@@ -66,6 +78,7 @@ def cli(debug: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process with its exit code."""
+    sys.excepthook = log.crash
     try:
         code = cli.main(args, prog_name="framewarden", standalone_mode=False)
     except click.ClickException as error:

@@ -10,7 +10,7 @@ from rich.console import Console
 from pipeline import config as configs
 from pipeline import log, status
 from pipeline.cli import FAILED, INTERRUPTED, complain
-from pipeline.cli.stopper import Stopper
+from pipeline.cli.stopper import Stopper, on_hangup
 from pipeline.cli.view import Lines, LiveTable, on_a_terminal, put
 from pipeline.config import Config
 from pipeline.errors import ConfigError
@@ -34,8 +34,9 @@ from pipeline.events import Event
 def command(ctx: click.Context, config: Path, for_s: float | None, exit_at_end: bool, as_json: bool) -> None:
     """Screen the streams of CONFIG.yaml until stopped, and deliver what is flagged to Redis.
 
-    SIGTERM or Ctrl-C closes open segments and ends within shutdown_s; a second Ctrl-C ends at once. Exit
-    code: 0 after --for or SIGTERM; 1 if a file failed, with --exit-at-end; 2 wrong config; 130 Ctrl-C."""
+    SIGTERM or Ctrl-C closes open segments and ends within shutdown_s; a second Ctrl-C ends at once. SIGHUP
+    reads CONFIG.yaml again: streams come, go and change, the others are not touched. Exit code: 0 after
+    --for or SIGTERM; 1 if a file failed, with --exit-at-end; 2 wrong config; 130 Ctrl-C."""
     settings = configs.load(config, models=configs.categories_of)
     if exit_at_end and for_s is None and not any(stream.ends for stream in settings.streams):
         raise ConfigError(
@@ -51,9 +52,14 @@ def command(ctx: click.Context, config: Path, for_s: float | None, exit_at_end: 
             put(event.body)
         view.on_event(event)
 
+    from pipeline.service.reload import Reloader
     from pipeline.service.run import run_service  # on use: it loads every decoder and engine
 
-    with Stopper() as stopper, view:
+    def load() -> Config:
+        return _logging(configs.load(config, models=configs.categories_of), terminal)
+
+    reloader = Reloader(config, load)
+    with Stopper() as stopper, on_hangup(reloader.ask), view:
         outcome = run_service(
             settings,
             for_s=for_s,
@@ -61,6 +67,7 @@ def command(ctx: click.Context, config: Path, for_s: float | None, exit_at_end: 
             on_event=on_event,
             on_status=view.on_status,
             stop=stopper.event,
+            reloader=reloader,
         )
     _sum_up(outcome.summary, terminal)
     for name, why in outcome.failed:

@@ -54,7 +54,7 @@ def command(
             settings, on_event=printer.on_event, on_status=view.on_status, stop=stopper.event
         )
     for name, why in outcome.failed:
-        complain(f"{name}: {why}")
+        complain(why if why.startswith(name) else f"{name}: {why}")
     ctx.exit(exit_code(stopper.event.is_set(), bool(outcome.failed), fail_on_flag and outcome.flagged > 0))
 
 

@@ -1,9 +1,11 @@
 """Ctrl-C and SIGTERM: the first one asks for a graceful end, a second Ctrl-C ends the process at once."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Self
 
@@ -36,3 +38,13 @@ class Stopper:
                 os._exit(INTERRUPTED)  # workers end when their supervisor has gone
             self.interrupted = True
         self.event.set()
+
+
+@contextlib.contextmanager
+def on_hangup(reload: Callable[[], None]) -> Iterator[None]:
+    """Within the ``with`` block SIGHUP calls ``reload`` instead of ending the process."""
+    before = signal.signal(signal.SIGHUP, lambda *_: reload())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -8,6 +8,7 @@
     sample_ahead.py  Ahead                    what comes after this packet or picture
     sample.py        Sampler                  which packets are decoded, which pictures are kept
     pick.py          pictures                 carries out what the sampler orders
+    govern.py        Governor                 what is given up when there is too much to screen
     ring.py          PacketRing               the packets of the last seconds, to look at again
       ↓
     frames.py        Frame, FramePool         picture → a slot of the model's input tensor; a slot is a lease

@@ -28,6 +28,8 @@ class StreamClock:
         self, time_base: Fraction, frame_rate: Fraction | None, wrap_bits: int = 33, *, bridge: bool = True
     ) -> None:
         self._time_base = time_base
+        self._bridge_ticks = self._ticks(BRIDGE_S)
+        self._reorder_ticks = self._ticks(REORDER_S)
         self._period = 1 << wrap_bits if wrap_bits else 0
         self._bridge = bridge
         stated = frame_rate if frame_rate and 0 < frame_rate <= MAX_RATE else None
@@ -59,7 +61,7 @@ class StreamClock:
             order = self._order + self._wrapped(raw - self._raw)
         if not self._sought:
             order += self._leap(order)
-            if self._learn and 0 < order - self._order <= self._ticks(BRIDGE_S):
+            if self._learn and 0 < order - self._order <= self._bridge_ticks:
                 self._step = order - self._order
         shown = self._shown(order, pts, raw, keyframe)
         shift = 0 if self._sought else self._fall(shown, keyframe)
@@ -89,7 +91,7 @@ class StreamClock:
     def _leap(self, order: int) -> int:
         """By how much to move this packet and all after it, so that decoding order goes on where it was."""
         forward = order - self._order - self._step
-        if forward < -self._window() or (self._bridge and forward > self._ticks(BRIDGE_S)):
+        if forward < -self._window() or (self._bridge and forward > self._bridge_ticks):
             return -forward
         return 0
 
@@ -108,7 +110,7 @@ class StreamClock:
         return self._high + self._step - shown if shown < lowest else 0
 
     def _window(self) -> int:
-        return max(self._ticks(REORDER_S), REORDER_PICTURES * self._step)
+        return max(self._reorder_ticks, REORDER_PICTURES * self._step)
 
     def _wrapped(self, difference: int) -> int:
         """The difference of two timestamps that is nearest to 0."""
@@ -121,4 +123,4 @@ class StreamClock:
         return max(1, round(seconds / self._time_base)) if seconds > 0 else 0
 
     def _seconds(self, ticks: int) -> float:
-        return float((ticks - (self._epoch or 0)) * self._time_base)
+        return (ticks - (self._epoch or 0)) * self._time_base.numerator / self._time_base.denominator

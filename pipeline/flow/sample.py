@@ -57,7 +57,9 @@ class Sampler:
         self.kind = kind
         self._live = kind == "live"
         self._rng = rng
-        self._limit = rules.max_gap_s * TOLERANCE - 1e-6  # never on the wrong side of the ledger's rounding
+        self.gap_s = 0.0  # in force: the promise, or more under overload
+        self._limit = 0.0
+        self.stretch(rules.max_gap_s)
         self._last: float | None = None  # time of the latest sample
         self._due = -inf
         self._newest_s = -inf  # of all packets
@@ -76,6 +78,11 @@ class Sampler:
         # full
         self._ahead = Ahead(live=self._live)
         self._leaving = False  # the orders of this packet are the last ones of the plan
+
+    def stretch(self, gap_s: float) -> None:
+        """From now on so many seconds may lie between samples: ``max_gap_s``, or more under overload."""
+        self.gap_s = gap_s
+        self._limit = gap_s * TOLERANCE - 1e-6  # never on the wrong side of the ledger's rounding
 
     @property
     def gop_s(self) -> float | None:
@@ -151,7 +158,7 @@ class Sampler:
 
     def _sampled(self, time_s: float) -> None:
         self._last = time_s
-        self._due = time_s + self._rng.uniform(0.6, 1.0) * self.rules.max_gap_s
+        self._due = time_s + self._rng.uniform(0.6, 1.0) * self.gap_s
         if self._watching(time_s):
             self._due = time_s + 1.0 / self.rules.burst_fps
         if self._spare is not None and self._spare.time_s <= time_s:
@@ -251,7 +258,7 @@ class Sampler:
         self._ahead = Ahead(held, live=self._live)
         self._spare, self._feeding, self._audit_s = None, False, inf
         if self._last is not None and not self._watching(self._last):
-            self._due = self._last + self.rules.max_gap_s  # the newest picture that keeps the gap
+            self._due = self._last + self.gap_s  # the newest picture that keeps the gap
         return [RESET, *self._feed(held), *self._feed(self._ahead.feed(packet))]
 
     def _feed(self, packets: list[Packet]) -> list[Order]:

@@ -22,7 +22,8 @@ Plan = Literal["auto", "keyframes", "skip", "full"]
 class SamplingRules:
     """``max_gap_s`` is in seconds of stream time. ``audit`` is the share of sampled keyframes whose GOP is
     decoded up to a random picture as well. Around a suspicious score ``burst_fps`` pictures a second are
-    screened, and for ``burst_s`` seconds after it.
+    screened, and for ``burst_s`` seconds after it. Under overload the gap may grow to ``overload_gap_s``
+    (left out: 5 × ``max_gap_s``).
 
     :raises ConfigError: a value is out of its range."""
 
@@ -31,12 +32,21 @@ class SamplingRules:
     audit: float = 0.02
     burst_fps: float = 8.0
     burst_s: float = 10.0
+    overload_gap_s: float | None = None
+
+    @property
+    def most_gap_s(self) -> float:
+        """How far an overload may stretch the gap: never below the promise."""
+        floor = 5.0 * self.max_gap_s if self.overload_gap_s is None else self.overload_gap_s
+        return max(self.max_gap_s, floor)
 
     def __post_init__(self) -> None:
         _check("max_gap_s", self.max_gap_s, 0 < self.max_gap_s < inf, "a number of seconds above 0")
         _check("plan", self.plan, self.plan in get_args(Plan), "one of " + ", ".join(get_args(Plan)))
         _check("audit", self.audit, 0 <= self.audit <= 1, "0 to 1")
         _check("burst_fps", self.burst_fps, 0 < self.burst_fps < inf, "a number above 0")
+        floor = self.overload_gap_s
+        _check("overload_gap_s", floor, floor is None or 0 < floor < inf, "a number of seconds above 0")
         _check("burst_s", self.burst_s, 0 <= self.burst_s < inf, "a number of seconds, 0 or more")
 
 

@@ -16,7 +16,8 @@ class StreamInfo:
     ``codec`` is FFmpeg's name. ``width`` and ``height`` are pixels as coded, before ``rotation`` (degrees
     clockwise to apply for display: 0, 90, 180 or 270). ``frame_rate`` is pictures a second or None.
     ``duration_s`` is None when unknown. ``codec_parameters`` is opaque: only the decoder backend of the same
-    family opens it. ``has_index`` says that the source can be sought by keyframe (files)."""
+    family opens it. ``has_index`` says that the source can be sought by keyframe (files). ``max_pixels`` is
+    the largest picture that the decoder may make room for; 0 leaves that to it."""
 
     codec: str
     width: int
@@ -25,6 +26,7 @@ class StreamInfo:
     frame_rate: Fraction | None = None
     duration_s: float | None = None
     has_index: bool = False
+    max_pixels: int = 0
     codec_parameters: Any = field(default=None, repr=False, compare=False)
 
 

@@ -88,6 +88,8 @@ class Event:
             value is None or isinstance(value, str) for value in optional
         ):
             raise ValueError("not a framewarden event: " + repr(body[:80]))
+        for value in (body, *required, *filter(None, optional)):
+            value.encode()  # a lone surrogate raises a ValueError, too
         return event
 
 

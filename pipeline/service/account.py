@@ -3,8 +3,6 @@
 from collections import Counter, deque
 from typing import Any
 
-import numpy as np
-
 from pipeline.events import Totals
 from pipeline.flow.coverage import Accounted, Cause, CoverageLedger, Gap
 from pipeline.flow.source import Kind
@@ -60,8 +58,10 @@ class Account:
         else:
             self._ledger = self._open(0.0, begin.ledger)
 
-    def sample(self, verdict: Verdict) -> list[Gap]:
-        """A sample has been scored or dropped; the gap that it ends, if that one was not kept."""
+    def sample(self, verdict: Verdict, *, stretched: bool) -> list[Gap]:
+        """A sample has been scored or dropped; the gap that it ends, if that one was not kept.
+
+        ``stretched``: the next one will come later than promised, for overload."""
         sample = verdict.sample
         clock_s = sample.arrived if self._live else sample.time_s
         if verdict.dropped:
@@ -75,7 +75,10 @@ class Account:
             self._latencies.append(waited)
         self.frames += 1
         self.last_scored_s = sample.time_s
-        return self._ledger.scored(sample.time_s, clock_s, late=late)
+        gaps = self._ledger.scored(sample.time_s, clock_s, late=late)
+        if stretched and not late:
+            self._ledger.mark("overload", clock_s)
+        return gaps
 
     def published(self, segments: int) -> None:
         """That many segments were opened."""
@@ -134,8 +137,11 @@ class Account:
 
 
 def latency_ms(latencies: "deque[float]") -> dict[str, float | None]:
-    """Median and 99th percentile of capture to score, in milliseconds; None without a sample."""
+    """Median and 99th percentile (nearest rank) of capture to score, in milliseconds; None without a
+    sample."""
     if not latencies:
         return {"p50": None, "p99": None}
-    p50, p99 = np.percentile(np.fromiter(latencies, float), (50, 99))
-    return {"p50": round(float(p50) * 1e3, 1), "p99": round(float(p99) * 1e3, 1)}
+    ranked, last = sorted(latencies), len(latencies) - 1
+    return {
+        name: round(ranked[round(last * share)] * 1e3, 1) for name, share in (("p50", 0.5), ("p99", 0.99))
+    }

@@ -1,18 +1,24 @@
 """Streams to be screened and the workers that have them, as the supervisor sees them."""
 
-import contextlib
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from pipeline.config import Stream
+from pipeline.flow.segment import EndReason
 from pipeline.flow.source import Kind
+from pipeline.service.health import Deaths
+from pipeline.service.keeper import Keeper
 
 
 @dataclass(slots=True)
 class Job:
-    """One stream to be screened, wherever it is now. ``start_clock_s``: when a worker first took it."""
+    """One stream to be screened, wherever it is now.
+
+    ``start_clock_s``: when a worker first took it. ``told``: its worker has it. ``left_open``: a worker died
+    with it, and what was open is not closed yet. ``leaving``: it is being taken from its worker, for this
+    reason, and ``successor`` takes its place. ``ledger`` is what a worker handed over. ``deaths`` counts the
+    workers that died while it was being decoded; ``keeper`` has it while it is quarantined, until
+    ``retry_at``."""
 
     number: int
     stream: Stream
@@ -24,6 +30,23 @@ class Job:
     worker_lost_s: float | None = None
     segments: int = 0
     status: dict[str, Any] = field(default_factory=dict)
+    told: bool = False
+    left_open: bool = False
+    leaving: EndReason | None = None
+    successor: Stream | None = None
+    ledger: dict[str, Any] | None = None
+    deaths: Deaths = field(default_factory=Deaths)
+    keeper: Keeper | None = None
+    retry_at: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether a run that ends with its files need not wait for it."""
+        return self.done or self.keeper is not None
+
+    @property
+    def why_failed(self) -> str | None:
+        return self.keeper.reason if self.keeper is not None else self.failed
 
 
 @dataclass(slots=True)
@@ -34,29 +57,3 @@ class Outcome:
     flagged: int
     failed: list[tuple[str, str]]
     summary: dict[str, Any]
-
-
-@dataclass(slots=True)
-class Hand:
-    """A worker as its supervisor sees it."""
-
-    number: int
-    process: BaseProcess | None = None
-    pipe: Connection | None = None
-    jobs: dict[int, Job] = field(default_factory=dict)
-    ready: bool = False
-    restarts: int = 0
-    restart_at: float = 0.0
-    started: float = 0.0
-    status: dict[str, Any] = field(default_factory=dict)
-    refused: str | None = None
-
-    @property
-    def running(self) -> bool:
-        return self.process is not None
-
-    def tell(self, order: Any) -> None:
-        """Send an order; a worker that has just died is noticed elsewhere."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            if self.pipe is not None:
-                self.pipe.send(order)

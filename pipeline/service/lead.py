@@ -68,23 +68,30 @@ class Lead:
 
 
 class Budget:
-    """CPU seconds that looks and bursts of live streams may take from the others: a share of the cores, with
-    one second a core saved up."""
+    """CPU seconds that closer looks and bursts may take from the other live streams: a share of the cores,
+    with one second a core saved up, the half of it for looks alone: a boundary is worth more than watching on.
 
-    def __init__(self, cores: int, share: float) -> None:
+    ``picture_s`` is what scoring one picture takes on one model. ``closed`` is set while the worker is
+    overloaded: what is promised to all goes before a closer look at one."""
+
+    def __init__(self, cores: int, share: float, picture_s: float) -> None:
+        self.picture_s = picture_s
+        self.closed = False
         self._rate = cores * share
         self._most = float(cores)
         self._left = self._most
         self._at = time.monotonic()
         self._lock = threading.Lock()
 
-    def allows(self) -> bool:
-        """Whether anything is left."""
+    def allows(self, *, burst: bool = False) -> bool:
+        """Whether anything is left for a look, or for a ``burst``."""
+        if self.closed:
+            return False
         with self._lock:
             now = time.monotonic()
             self._left = min(self._most, self._left + (now - self._at) * self._rate)
             self._at = now
-            return self._left > 0.0
+            return self._left > (self._most / 2 if burst else 0.0)
 
     def spend(self, seconds: float) -> None:
         """That much was used; it may go below zero, and is then paid back first."""

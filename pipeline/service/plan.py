@@ -32,6 +32,16 @@ def worker_count(config: Config, jobs: int) -> int:
     return max(1, min(cores() // CORES_PER_WORKER, jobs))
 
 
+def drain_s(config: Config) -> float:
+    """How much of ``shutdown_s`` readers and records may take; the rest is for killing and for Redis."""
+    return 0.6 * config.shutdown_s
+
+
+def kill_s(config: Config) -> float:
+    """When, after a stop, workers that are still alive are killed."""
+    return 0.8 * config.shutdown_s
+
+
 def slots(config: Config, streams: int) -> int:
     """Frames of one model that may wait in a worker: two batches and one picture a stream."""
     return 2 * config.batch.max_size + streams

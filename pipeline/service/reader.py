@@ -40,6 +40,7 @@ class Reader:
         *,
         gate: HostGate,
         outbox: Outbox,
+        start_clock_s: float,
     ) -> None:
         self._stream = stream
         self._config = config
@@ -49,6 +50,7 @@ class Reader:
         self._reach = config.reach()
         self._gate = gate
         self._outbox = outbox
+        self._start_clock_s = start_clock_s
         self._rng = random.Random()
         self._backoff = Backoff(self._rng)
         self._connected = False
@@ -56,6 +58,7 @@ class Reader:
     def run(self) -> None:
         """Read the stream to its end, then say goodbye."""
         failed: str | None = None
+        self._stop.wait(max(0.0, self._start_clock_s - time.monotonic()))
         try:
             if inputs.is_remote(self._stream.url):
                 failed = self._run_url()
@@ -177,6 +180,9 @@ class Reader:
             read_timeout_s=stream.read_timeout_s,
             pace=stream.pace,
             reach=self._reach,
+            tls_ca=str(stream.tls.ca) if stream.tls.ca else None,
+            tls_verify=stream.tls.verify,
+            limits=self._config.source_limits(),
         )
 
     def _begin(self, source: Source, item: Item) -> Begin:

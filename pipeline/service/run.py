@@ -17,13 +17,15 @@ from pipeline.outbox import Outbox
 from pipeline.service import plan
 from pipeline.service.delivery import Delivery, redis_for
 from pipeline.service.jobs import Job, Outcome
+from pipeline.service.reload import Reloader
 from pipeline.service.snapshot import Snapshot
 from pipeline.service.state import OnEvent, close_left_open, failed_event, locked
 from pipeline.service.supervisor import Supervisor
 
 OnStatus = Callable[[dict[str, Any]], None]
 OUTBOX = "outbox.sqlite"
-FLUSH_S = 3.0
+FLUSH_S = 0.5
+"""Redis gets at least this long to take what is left."""
 
 
 def run_service(
@@ -34,8 +36,10 @@ def run_service(
     on_event: OnEvent,
     on_status: OnStatus,
     stop: threading.Event,
+    reloader: Reloader | None = None,
 ) -> Outcome:
-    """Screen the config's streams until ``for_s`` seconds are over, all files have ended or ``stop`` is set.
+    """Screen the config's streams until ``for_s`` seconds are over, all files have ended or ``stop`` is set;
+    with ``reloader``, follow the config file.
 
     :raises ConfigError, ModelError: refuse to start; nothing has been opened."""
     device, why = registry.choose_device(config.device)
@@ -51,7 +55,13 @@ def run_service(
             outbox.forget(job.stream.id)  # a live stream's seconds count from this start
         supervisor = Supervisor(config, outbox, device, jobs=jobs, one_by_one=False, on_event=on_event)
         bounds = plan.bounds(config, manifests, len(supervisor.hands), supervisor.each)
-        log.info("run.started", device=device, why=why, streams=len(jobs), workers=len(supervisor.hands))
+        log.info(
+            "run.started",
+            device=device,
+            why=why,
+            streams=len(config.streams),
+            workers=len(supervisor.hands),
+        )
         for line in bounds:
             log.info("run.bound", limit=line)
         with redis_for(config, stop) as settings, Delivery(outbox, settings) as delivery:
@@ -62,22 +72,39 @@ def run_service(
                 device=(device, why),
                 bounds=bounds,
                 on_status=on_status,
+                reloader=reloader,
             )
-            ends = [job for job in jobs if job.stream.ends]
             until = None if for_s is None else now + for_s
+
+            def ends() -> list[Job]:
+                return [job for job in supervisor.roster.jobs.values() if job.stream.ends]
 
             def over() -> bool:
                 delivery.check()
                 return (until is not None and time.monotonic() >= until) or (
-                    exit_at_end and all(job.done for job in ends)
+                    exit_at_end and all(job.over for job in ends())
                 )
 
+            def tick() -> None:
+                if reloader is not None and not supervisor.stopping:
+                    _follow(reloader, supervisor)
+                snapshot.tick()
+
             try:
-                supervisor.run(stop, until=over, tick=snapshot.tick)
+                supervisor.run(stop, until=over, tick=tick)
             finally:
-                delivery.finish(FLUSH_S)
+                delivery.finish(max(FLUSH_S, config.shutdown_s - plan.kill_s(config)))
                 snapshot.write("ended")
-        return _outcome(supervisor, ends if exit_at_end else [], stop, snapshot.last)
+        return _outcome(supervisor, ends() if exit_at_end else [], stop, snapshot.last)
+
+
+def _follow(reloader: Reloader, supervisor: Supervisor) -> None:
+    """Read the config again when that is due, and do what it says."""
+    if not reloader.due(time.monotonic(), watch=supervisor.config.reload == "watch"):
+        return
+    change = reloader.change(supervisor.config, plan.check_models)
+    if change is not None:
+        supervisor.follow(change)
 
 
 def screen_inputs(
@@ -139,5 +166,5 @@ def _jobs(config: Config) -> tuple[list[Job], list[tuple[Stream, str]]]:
 def _outcome(
     supervisor: Supervisor, jobs: list[Job], stop: threading.Event, summary: dict[str, Any]
 ) -> Outcome:
-    failed = [(job.stream.id, job.failed) for job in jobs if job.failed is not None]
-    return Outcome(stop.is_set(), supervisor.flagged, failed, summary)
+    failed = [(job.stream.id, job.why_failed) for job in jobs if job.why_failed is not None]
+    return Outcome(stop.is_set(), supervisor.roster.flagged, failed, summary)

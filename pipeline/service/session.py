@@ -4,7 +4,7 @@ for."""
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from pipeline.errors import DecodeError
@@ -30,9 +30,11 @@ LAG_S = 2.0
 class Position:
     """How far a stream has been read: written by its reader, read by everybody.
 
-    ``skipped`` counts files that were screened before; ``sender_s`` is the Unix time of media second 0 by the
-    sender's clock, where it tells; ``refused`` counts closer looks for which there was no budget."""
+    ``gap_s`` is the gap in force: the promise, or more while the worker is overloaded. ``skipped`` counts
+    files that were screened before; ``sender_s`` is the Unix time of media second 0 by the sender's clock,
+    where it tells; ``refused`` counts closer looks for which there was no budget."""
 
+    gap_s: float
     time_s: float = 0.0
     packets: int = 0
     plan: str = ""
@@ -57,7 +59,7 @@ class Desk:
     lead: Lead
     budget: Budget
     stop: threading.Event
-    position: Position = field(default_factory=Position)
+    position: Position
     samples: Iterator[int] = field(default_factory=lambda: count(1))
 
 
@@ -98,15 +100,18 @@ class Session:
         position, sampler = self._desk.position, self._sampler
         position.time_s = max(position.time_s, packet.time_s)
         position.packets += 1
-        position.plan, position.why, position.gop_s = sampler.plan, sampler.why, sampler.gop_s
-        position.damaged = self._decoder.damaged
-        position.held_bytes = self._ring.held_bytes
+        if position.gap_s != sampler.gap_s:
+            sampler.stretch(position.gap_s)
+        if packet.keyframe:
+            position.gop_s, position.held_bytes = sampler.gop_s, self._ring.held_bytes
+        position.plan, position.why, position.damaged = sampler.plan, sampler.why, self._decoder.damaged
         if self._desk.live and position.packets % CLOCK_PACKETS == 0:
             position.sender_s = self._source.sender_time()
 
     def _screen(self, packet: Packet, last: bool) -> None:
         """Decode what the sampler wants of this packet. No picture outlives the call: a surface is 3 MB."""
-        watching, began = self._sampler.watching, time.thread_time()
+        watching = self._desk.live and self._sampler.watching
+        began = time.thread_time() if watching else 0.0  # a system call: not for every packet
         try:
             for picture in pictures(packet, self._sampler, self._decoder, last=last):
                 if self._resumed_s is None or picture.time_s > self._resumed_s:
@@ -114,9 +119,9 @@ class Session:
         except DecodeError as error:
             clock_s = packet.arrived if self._desk.live else packet.time_s
             self._desk.send(Trouble("corrupt", clock_s, "corrupt", str(error)))
-        if watching and self._desk.live:
+        if watching:
             self._desk.budget.spend(time.thread_time() - began)
-            if not self._desk.budget.allows():
+            if not self._desk.budget.allows(burst=True):
                 self._sampler.watch(float("-inf"))
 
     def _sample(self, picture: Picture) -> None:
@@ -128,8 +133,14 @@ class Session:
             self._answer()
         self.sampled += 1
         number = next(desk.samples)
+        if self._sampler.watching:
+            self._pay_for_scoring()
         desk.lead.sent()
         desk.send(Sample(number, picture.time_s, picture.arrived, self._store(picture, number)))
+
+    def _pay_for_scoring(self) -> None:
+        if self._desk.live:
+            self._desk.budget.spend(self._desk.budget.picture_s * len(self._desk.pools))
 
     def _store(self, picture: Picture, number: int) -> dict[str, Frame | None]:
         live = self._desk.live
@@ -152,7 +163,8 @@ class Session:
             else:
                 began = time.thread_time()
                 self._look(look, self._source.info)
-                self._sampler.watch(look.watch_until_s)
+                if not desk.live or desk.budget.allows(burst=True):
+                    self._sampler.watch(look.watch_until_s)
                 desk.budget.spend(time.thread_time() - began if desk.live else 0.0)
             desk.send(Looked(look.number))
 
@@ -166,6 +178,8 @@ class Session:
             for picture in _between(packets, decoder, look):
                 if due and picture.time_s >= due[0] - 1e-3:
                     due = [time_s for time_s in due if time_s > picture.time_s + 1e-3]
+                    self._pay_for_scoring()
+                    picture = replace(picture, arrived=time.monotonic())  # its packet came long ago
                     number = next(self._desk.samples)
                     frames = self._store(picture, number)
                     self._desk.send(LookSample(look.number, number, picture.time_s, picture.arrived, frames))

@@ -27,7 +27,7 @@ def close_left_open(outbox: Outbox, stream: str | None, on_event: OnEvent) -> No
         for last in outbox.open_segments(stream)
     ]
     if closed:
-        outbox.accept(closed, now=now)
+        outbox.accept(closed, now=now, urgent=True)
         for event in closed:
             on_event(event)
 

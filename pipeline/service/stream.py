@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline import events
 from pipeline.config import Config, Stream
 from pipeline.events import WallClock
-from pipeline.flow.classify import ModelInfo
-from pipeline.flow.look import Look, Lookout
-from pipeline.flow.segment import Segment, SegmentBuilder
+from pipeline.flow.govern import Share
+from pipeline.flow.look import Look
+from pipeline.flow.segment import EndReason
 from pipeline.masking import mask_text, mask_url
 from pipeline.outbox import Finished, Progress
 from pipeline.service.account import Account
+from pipeline.service.flagging import Change, Flagging
 from pipeline.service.lead import Lead
 from pipeline.service.messages import Begin, End, Gone, Trouble
 from pipeline.service.order import Model, Sequencer, Verdict
@@ -22,6 +22,8 @@ from pipeline.service.session import Position
 UNKNOWN = (None, None)
 LIVE_LOOK_S, FILE_LOOK_S = 1.5, 30.0
 """A closer look that is not answered in this time is given up: the boundary stays as uncertain as it was."""
+RECORD_S, FLAGGED_RECORD_S = 5.0, 1.0
+"""How often it is recorded how far a stream got; what a killed worker did since is screened again."""
 SURE_GAPS = 1.5
 """A sample older than the newest packet by this many ``max_gap_s`` has been sent, if it will ever be."""
 
@@ -37,6 +39,7 @@ class StreamScreen:
         self.number = order.number
         self.results = Sequencer(models)
         self.gone: Gone | None = None
+        self.stop_reason: EndReason = "shutdown"
         self._stream: Stream = order.stream
         self._kind = order.kind
         self._live = order.kind == "live"
@@ -44,12 +47,11 @@ class StreamScreen:
         self._position = position
         self._lead = lead
         self._look_until_s = 0.0
-        self._max_gap_s = config.sampling_of(order.stream).max_gap_s
-        self._categories = tuple(dict.fromkeys(c for model in models.values() for c in model.categories))
-        self._lookout = Lookout(
-            {c: config.segment_rules(order.stream, c) for c in self._categories},
-            config.sampling_of(order.stream),
-        )
+        self._recorded_s = 0.0
+        sampling = config.sampling_of(order.stream)
+        self._max_gap_s, self._most_gap_s = sampling.max_gap_s, sampling.most_gap_s
+        categories = tuple(dict.fromkeys(c for model in models.values() for c in model.categories))
+        self._flagging = Flagging(order.stream, config, categories)
         self._report = Reporter(order.stream, order.kind, config)
         self._account = Account(
             order.kind,
@@ -59,8 +61,7 @@ class StreamScreen:
             ledger=order.ledger,
             worker_lost_s=order.worker_lost_s,
         )
-        self._builders: dict[str, SegmentBuilder] = {}
-        self._found_by: dict[str, tuple[ModelInfo, float]] = {}
+        self._account.published(order.segments)
         self._begin: Begin | None = None
         self._dirty = False
         self._state = "connecting"
@@ -68,9 +69,29 @@ class StreamScreen:
         self._sessions = 0
 
     @property
+    def share(self) -> Share | None:
+        """What may be taken from the stream under overload; nothing from a file, which waits."""
+        if not self._live or self.gone is not None:
+            return None
+        return Share(self._stream.priority, self._max_gap_s, self._most_gap_s)
+
+    def stretch(self, gap_s: float) -> None:
+        """The gap in force from now on."""
+        self._position.gap_s = gap_s
+
+    @property
+    def _stretched(self) -> bool:
+        return self._position.gap_s > self._max_gap_s * 1.001
+
+    @property
     def segments(self) -> int:
         """Segments published so far."""
         return self._account.segments
+
+    def ledger(self) -> dict[str, Any] | None:
+        """The seconds of a live stream that has left and goes on under other rules, else None."""
+        goes_on = self._live and self.stop_reason == "policy_change" and self.gone is not None
+        return self._account.snapshot() if goes_on else None
 
     # ---- in -----------------------------------------------------------------------------------------------
 
@@ -99,16 +120,18 @@ class StreamScreen:
             return False
         seen = self.results.answer(give_up=now >= self._look_until_s)
         if seen is not None:
-            self._refine(seen, now, unix)
+            self._publish(self._flagging.refine(seen), UNKNOWN, unix)
         return seen is not None
 
-    def collect(self, *, progress: bool) -> Recording:
-        """What has to be recorded since the last call; with ``progress``, or beside an event, how far it
-        got."""
+    def collect(self, now: float) -> Recording:
+        """What has to be recorded since the last call; how far it got is said beside an event, every second
+        while a segment is open, and every few seconds else."""
         out = self._report.collect()
-        if self._dirty and self._begin is not None and (progress or out):
-            out.progress.append(self._progress(self._begin))
-            self._dirty = False
+        if self._dirty and self._begin is not None:
+            every_s = FLAGGED_RECORD_S if self._flagging.open_segments else RECORD_S
+            if out or now - self._recorded_s >= every_s:
+                out.progress.append(self._progress(self._begin))
+                self._dirty, self._recorded_s = False, now
         return out
 
     # ---- sessions -----------------------------------------------------------------------------------------
@@ -118,16 +141,7 @@ class StreamScreen:
         self._sessions += 1
         self._account.begin(begin)
         self._report.session(begin.session, begin.item.path)
-        self._builders = {
-            category: SegmentBuilder(
-                category,
-                self._config.segment_rules(self._stream, category),
-                new_id=events.new_id,
-                previous_sample_s=begin.resumed_s,
-            )
-            for category in self._categories
-        }
-        self._lookout.restart(begin.resumed_s)
+        self._flagging.begin(begin.resumed_s)
         if self._live and self._state != "screening":
             self._report.state("connected" if self._state == "connecting" else "recovered", unix)
         self._state, self._reason = "screening", ""
@@ -143,9 +157,8 @@ class StreamScreen:
 
     def _close(self, end: End, now: float, unix: float) -> None:
         """The session is over; what is open ends with it."""
-        for category, builder in self._builders.items():
-            self._publish(category, builder.end(end.time_s, end.reason), UNKNOWN, unix)
-        self._builders = {}
+        reason = self.stop_reason if end.reason == "shutdown" else end.reason
+        self._publish(self._flagging.end(end.time_s, reason), UNKNOWN, unix)
         self._reason = mask_text(end.text or end.word)
         if self._live:
             self._close_live(end, unix)
@@ -178,7 +191,7 @@ class StreamScreen:
 
     def _leave(self, gone: Gone, unix: float) -> None:
         self.gone = gone
-        if not self._live:
+        if not self._live or self.ledger() is not None:
             return
         gaps, totals = self._account.end_live(gone.clock_s)
         self._report.gaps(gaps, gone.clock_s, unix)
@@ -191,16 +204,12 @@ class StreamScreen:
         sample = verdict.sample
         if self._live:
             self._set_clock(now - sample.arrived + sample.time_s, unix)
-        self._report.gaps(self._account.sample(verdict), now, unix)
+        self._report.gaps(self._account.sample(verdict, stretched=self._stretched), now, unix)
         self._dirty = self._dirty or not verdict.dropped
         latency = (verdict.scored_at - sample.arrived, now - verdict.scored_at)
-        for category, (score, info) in verdict.scores.items():
-            builder = self._builders[category]
-            if builder.open is None or score > self._found_by[category][1]:
-                self._found_by[category] = (info, score)
-            self._publish(category, builder.add(sample.time_s, score), latency, unix)
+        changes, look = self._flagging.add(verdict)
+        self._publish(changes, latency, unix)
         self._lead.decided()
-        look = self._lookout.judge(sample.time_s, {c: score for c, (score, _) in verdict.scores.items()})
         if look is not None:
             self._look(look, now)
 
@@ -210,19 +219,6 @@ class StreamScreen:
         if look.from_s < look.to_s:
             self._look_until_s = now + (LIVE_LOOK_S if self._live else FILE_LOOK_S)
             self.results.look(look.number)
-
-    def _refine(self, seen: Sequence[Verdict], now: float, unix: float) -> None:
-        """A closer look at the time before the last sample was answered."""
-        for category, builder in self._builders.items():
-            scores = [(v.sample.time_s, *v.scores[category]) for v in seen if category in v.scores]
-            for _, score, info in scores:
-                if (
-                    category not in self._found_by
-                    or builder.open is None
-                    or score > self._found_by[category][1]
-                ):
-                    self._found_by[category] = (info, score)
-            self._publish(category, builder.refine([(t, score) for t, score, _ in scores]), UNKNOWN, unix)
 
     def _set_clock(self, ago_s: float, unix: float) -> None:
         """When media second 0 was: by the sender's clock where it tells, else by the first sample's
@@ -236,27 +232,22 @@ class StreamScreen:
     def _pass_time(self, now: float, unix: float) -> None:
         """Nothing waits to be scored: report a gap that lasts, close what is over by now."""
         self._report.gaps(self._account.pass_time(now), now, unix)
-        for category, builder in self._builders.items():
-            if self._live and builder.open is not None:
-                # Pictures come out behind the packets by a reordering, or by a gap that is being caught up.
-                sure_s = self._position.time_s - SURE_GAPS * self._max_gap_s
-                self._publish(category, builder.advance(sure_s), UNKNOWN, unix)
+        if self._live and self._flagging.open_segments:
+            # Pictures come out behind the packets by a reordering, or by a gap that is being caught up.
+            sure_s = self._position.time_s - SURE_GAPS * self._max_gap_s
+            self._publish(self._flagging.advance(sure_s), UNKNOWN, unix)
 
     def _publish(
-        self,
-        category: str,
-        changes: Sequence[Segment],
-        latency_s: tuple[float | None, float | None],
-        unix: float,
+        self, changes: Sequence[Change], latency_s: tuple[float | None, float | None], unix: float
     ) -> None:
-        self._account.published(sum(change.rev == 1 for change in changes))
-        self._report.segments([(change, self._found_by[category][0]) for change in changes], latency_s, unix)
+        self._account.published(sum(segment.rev == 1 for segment, _ in changes))
+        self._report.segments(changes, latency_s, unix)
 
     def _progress(self, begin: Begin) -> Progress:
         item = begin.item
         return Progress(
             stream=self._stream.id,
-            item=item.path,
+            item="" if self._live else item.path,  # a live stream has one ledger, whatever it plays
             size=item.size,
             mtime=item.mtime,
             session=begin.session,
@@ -278,9 +269,10 @@ class StreamScreen:
             "state": self._state,
             "reason": self._reason or skipped,
             "plan": position.plan,
-            "why": position.why,
+            "why": f"overloaded: a picture every {position.gap_s:.1f} s" if self._stretched else position.why,
+            "gap_s": round(position.gap_s, 3),
             "max_gap_s": self._max_gap_s,
-            "open_segments": sum(builder.open is not None for builder in self._builders.values()),
+            "open_segments": self._flagging.open_segments,
             "item": self._begin.item.path if self._begin else "",
             "position_s": round(position.time_s, 3),
             "duration_s": info.duration_s if info else None,

@@ -1,37 +1,44 @@
-"""Starts workers, gives them streams, restarts a dead one, and keeps the status snapshot.
+"""Starts workers, gives them streams, restarts a dead or wedged one, and follows a new config.
 
-Workers are spawned, never forked, and end when their supervisor does: each reads a pipe whose other end only
-the supervisor holds. The outbox file is shared; its one publisher is a thread here."""
+Workers are spawned, never forked, and end when their supervisor does. The outbox file is shared; its one
+publisher is a thread here."""
 
-import contextlib
-import multiprocessing
+import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
 import structlog
 
 from pipeline.backends import registry
-from pipeline.config import Config
+from pipeline.config import Config, Stream
 from pipeline.errors import ModelError
 from pipeline.events import Event
+from pipeline.flow.segment import EndReason
 from pipeline.outbox import Outbox
-from pipeline.service import plan, worker
-from pipeline.service.jobs import Hand, Job
-from pipeline.service.orders import Add, Done, WorkerPlan
-from pipeline.service.state import OnEvent, close_left_open, failed_event
+from pipeline.service import plan
+from pipeline.service.change import Change
+from pipeline.service.hand import Death, Hand
+from pipeline.service.health import WEDGED_S, stuck
+from pipeline.service.jobs import Job
+from pipeline.service.orders import Done, Remove, Settings, WorkerPlan
+from pipeline.service.records import Records
+from pipeline.service.roster import Roster
+from pipeline.service.state import OnEvent
 
-SPAWN = multiprocessing.get_context("spawn")
 LOOK_S = 0.25
-RESTART_FIRST_S = 0.5
-RESTART_MOST_S = 5.0
+HELD_UP_S = 3.0
+"""When a round of this process took longer, nobody's silence means anything for a while."""
+SPARE = 8
+"""Streams a worker for which there are slots beyond those that it has at the start: a reload may add some."""
 
 
 class Supervisor:
-    """Runs jobs on workers until all have ended, a time is over, or it is told to stop."""
+    """Runs jobs on workers until all have ended, a time is over, or it is told to stop.
+
+    ``one_by_one``: files to be screened once, a few at a time; else every stream is on a worker at once."""
 
     def __init__(
         self,
@@ -39,24 +46,26 @@ class Supervisor:
         outbox: Outbox,
         device: registry.Device,
         *,
-        jobs: list[Job],
+        jobs: Sequence[Job],
         one_by_one: bool,
         on_event: OnEvent,
     ) -> None:
         self.config = config
-        self.jobs = {job.number: job for job in jobs}
-        self.restarts = 0
         self._outbox = outbox
         self._device = device
         self._one_by_one = one_by_one
         self._on_event = on_event
         self._log = structlog.get_logger()
-        self._queue: deque[Job] = deque(jobs)
+        self._records = Records(outbox, on_event)
+        self.roster = Roster(config, self._records, jobs)
         count = plan.worker_count(config, len(jobs))
         self._cores = max(1, plan.cores() // count)
-        self._share = self._cores + 1 if one_by_one else len(jobs)
-        self.each = min(self._share, -(-len(jobs) // count))
-        self.hands = [Hand(number) for number in range(count)]
+        self._share = self._cores + 1 if one_by_one else math.inf
+        each = -(-len(jobs) // count)
+        self.each = min(self._cores + 1, each) if one_by_one else each + SPARE
+        self.hands = [Hand.idle(number, self._cores) for number in range(count)]
+        self._looked = time.monotonic()
+        self.stopping = False
 
     def run(self, stop: threading.Event, *, until: Callable[[], bool], tick: Callable[[], None]) -> None:
         """Carry on until ``until`` is true or ``stop`` is set, then bring every worker home."""
@@ -67,134 +76,191 @@ class Supervisor:
                 self._give_out()
                 self._listen(LOOK_S)
                 self._mend()
+                self.roster.tick(time.monotonic())
                 tick()
         finally:
-            self._bring_home(tick)
+            try:
+                self._bring_home(tick)
+            finally:
+                for hand in self.hands:
+                    hand.kill()
 
     @property
-    def flagged(self) -> int:
-        """Segments found so far, by jobs that have ended and by those that go on."""
-        return sum(job.segments if job.done else job.status.get("segments", 0) for job in self.jobs.values())
+    def error(self) -> str:
+        """Why the outbox takes nothing from this process now."""
+        return self._records.error
 
     # ---- workers ------------------------------------------------------------------------------------------
 
     def _start(self, hand: Hand) -> None:
-        ours, theirs = SPAWN.Pipe()
-        live = sum(job.kind == "live" for job in self.jobs.values())
-        orders = WorkerPlan(
-            number=hand.number,
-            config=self.config,
-            models=plan.models_in_use(self.config),
-            device=self._device,
-            cores=self._cores,
-            slots=plan.slots(self.config, self.each),
-            live_slots=min(-(-live // len(self.hands)), self.each),
-            outbox=self._outbox.path,
+        jobs = [job for job in self.roster.jobs.values() if job.kind == "live"]
+        spare = 0 if self._one_by_one else SPARE
+        each = max(self.each, len(hand.jobs))
+        live = max(-(-len(jobs) // len(self.hands)), sum(job.kind == "live" for job in hand.jobs.values()))
+        hand.start(
+            WorkerPlan(
+                number=hand.number,
+                config=self.config,
+                models=plan.models_in_use(self.config),
+                device=self._device,
+                cores=self._cores,
+                slots=plan.slots(self.config, each),
+                live_slots=min(live + spare, each),
+                outbox=self._outbox.path,
+                board=hand.board,
+                crash=self._outbox.path.with_name(f"worker-{hand.number}.crash"),
+            )
         )
-        hand.process = SPAWN.Process(
-            target=worker.main, args=(orders, theirs), name=f"framewarden-worker-{hand.number}", daemon=True
-        )
-        hand.process.start()
-        theirs.close()
-        hand.pipe, hand.ready, hand.started = ours, False, time.monotonic()
 
     def _mend(self) -> None:
-        """Start what has died again, after a pause that grows with each death."""
+        """Kill what is wedged; start what has died again, after a pause that grows with each death."""
         now = time.monotonic()
+        held_up, self._looked = now - self._looked > HELD_UP_S, now
         for hand in self.hands:
-            if hand.process is not None and not hand.process.is_alive():
-                self._bury(hand)
-            if hand.process is None and now >= hand.restart_at and (hand.jobs or self._queue):
+            if held_up:
+                hand.pulse.grace = now + WEDGED_S
+            why = hand.check(now)
+            if why is not None:
+                self._log.error("worker.wedged", worker=hand.number, why=why)
+            if hand.died:
+                self._hear(hand)
+                self._bury(hand, hand.bury(now), now)
+            if hand.process is None and now >= hand.restart_at and (hand.jobs or self.roster.queue):
                 self._start(hand)
 
-    def _bury(self, hand: Hand) -> None:
-        """A worker is dead: settle its streams in the outbox and plan its return."""
-        self._hear(hand)
-        process, hand.process, hand.ready = hand.process, None, False
-        if hand.pipe is not None:
-            hand.pipe.close()
-            hand.pipe = None
-        if hand.refused is not None:
-            raise ModelError(hand.refused)
-        assert process is not None
-        code = process.exitcode
-        process.close()
-        hand.restarts += 1
-        self.restarts += 1
-        if time.monotonic() - hand.started > 60:
-            hand.restarts = 1
-        hand.restart_at = time.monotonic() + min(RESTART_MOST_S, RESTART_FIRST_S * 2 ** (hand.restarts - 1))
-        self._log.error("worker.died", worker=hand.number, exit_code=code, streams=len(hand.jobs))
-        for job in list(hand.jobs.values()):
-            close_left_open(self._outbox, job.stream.id, self._on_event)
-            job.worker_lost_s = time.monotonic()
-            if self._one_by_one:
-                self._suspect(hand, job)
+    def _bury(self, hand: Hand, death: Death, now: float) -> None:
+        """A worker is dead: settle its streams, and find out which of them may have killed it.
 
-    def _suspect(self, hand: Hand, job: Job) -> None:
-        """Which file killed the worker is unknown: each goes on alone, and one that kills it again has
-        failed."""
+        :raises ModelError: it refuses to start."""
+        if hand.refused is not None and not hand.served:
+            raise ModelError(hand.refused)
+        blamed = (stuck(death.marks, now) if hand.wedged else death.blamed()) & set(hand.jobs)
+        self._log.error(
+            "worker.died",
+            worker=hand.number,
+            why=hand.why,
+            where=death.where,
+            streams=len(hand.jobs),
+            decoding=[hand.jobs[number].stream.id for number in sorted(blamed)],
+            restart_in_s=round(hand.restart_at - now, 1),
+        )
+        for job in list(hand.jobs.values()):
+            self.roster.lost(job, now)
+            if job.leaving is not None:
+                self._retire(hand, job)
+            elif self._one_by_one:
+                self._suspect(hand, job, blamed)
+            elif job.number in blamed and self.roster.blame(job, now):
+                del hand.jobs[job.number]
+
+    def _retire(self, hand: Hand, job: Job) -> None:
         del hand.jobs[job.number]
-        if job.suspect:
-            job.done, job.failed = True, "its decoder crashed the worker twice"
-            self._tell_failed(job)
+        self.roster.retire(job)
+
+    def _suspect(self, hand: Hand, job: Job, blamed: set[int]) -> None:
+        """A file that was being decoded when the worker died goes on alone (all do, if none was), and one
+        that kills it again has failed."""
+        del hand.jobs[job.number]
+        if blamed and job.number not in blamed:
+            self.roster.queue.appendleft(job)
+        elif job.suspect:
+            self.roster.fail(job, "its decoder crashed the worker twice")
         else:
             job.suspect = True
-            self._queue.append(job)
-
-    def _tell_failed(self, job: Job) -> None:
-        event = failed_event(self.config, job.stream, job.kind, job.failed or "")
-        self._outbox.accept([event], now=time.time())
-        self._on_event(event)
+            self.roster.queue.append(job)
 
     def _bring_home(self, tick: Callable[[], None]) -> None:
-        """Tell all to stop; kill what has not ended within ``shutdown_s``."""
+        """Tell all to stop; kill what has not ended in its part of ``shutdown_s``; close every account."""
+        self.stopping = True
         for hand in self.hands:
             hand.tell("stop")
-        until = time.monotonic() + self.config.shutdown_s + 2
-        while time.monotonic() < until and any(
-            h.process is not None and h.process.is_alive() for h in self.hands
-        ):
+        until = time.monotonic() + plan.kill_s(self.config)
+        while time.monotonic() < until and any(hand.alive for hand in self.hands):
             self._listen(0.1)
             tick()
         for hand in self.hands:
-            if hand.process is None:
-                continue
-            if hand.process.is_alive():
-                self._log.error(
-                    "worker.killed", worker=hand.number, why=f"did not stop within {self.config.shutdown_s} s"
-                )
-                hand.process.kill()
-            hand.process.join()
+            if hand.alive:
+                self._log.error("worker.killed", worker=hand.number, why="did not stop in time")
+            hand.kill()
             self._hear(hand)
-            for job in hand.jobs.values():
-                close_left_open(self._outbox, job.stream.id, self._on_event)
+            for job in list(hand.jobs.values()):
+                self._records.close_open(job.stream.id)
+                if not self._one_by_one:
+                    self.roster.settle(job)
+        for job in list(self.roster.queue) + self.roster.quarantined():
+            self.roster.settle(job)
         for hand in self.hands:
-            if hand.refused is not None:
+            if hand.refused is not None and not hand.served:
                 raise ModelError(hand.refused)
 
     # ---- jobs ---------------------------------------------------------------------------------------------
 
     def _give_out(self) -> None:
         """Give waiting jobs to the workers with the fewest; a suspect is given only to an idle one."""
-        for _ in range(len(self._queue)):
-            job = self._queue[0]
+        queue = self.roster.queue
+        for _ in range(len(queue)):
+            job = queue[0]
             hand = min(self.hands, key=lambda h: (len(h.jobs), h.number))
             alone = job.suspect or any(other.suspect for other in hand.jobs.values())
             if len(hand.jobs) >= (1 if alone else self._share):
-                return
-            self._queue.popleft()
+                break
+            queue.popleft()
             hand.jobs[job.number] = job
-            if hand.ready:
-                hand.tell(self._order(job))
+        for hand in self.hands:
+            for job in list(hand.jobs.values()) if hand.ready else ():
+                self._tell(hand, job)
 
-    def _order(self, job: Job) -> Add:
-        """The order that starts a job, or makes it go on where a dead worker left it."""
-        if job.start_clock_s is None:
-            job.start_clock_s = time.monotonic()
-        progress = self._outbox.progress(job.stream.id) if job.kind == "live" else None
-        ledger = progress.ledger if progress else None
-        return Add(job.number, job.stream, job.kind, job.start_clock_s, ledger, job.worker_lost_s)
+    def _tell(self, hand: Hand, job: Job) -> None:
+        order = None if job.told or job.leaving else self.roster.order(job)
+        if order is None:
+            return
+        if hand.config is not self.config:
+            hand.config = self.config
+            hand.tell(Settings(self.config))
+        hand.tell(order)
+        job.told = True
+
+    # ---- a new config -------------------------------------------------------------------------------------
+
+    def follow(self, change: Change) -> None:
+        """A new config: its streams come, go and change; the others are not touched."""
+        self.config = self.roster.config = change.config
+        for name in change.removed:
+            self._leave(name, "shutdown", None)
+        for stream in change.replaced:
+            self._leave(stream.id, "shutdown", stream)
+        for stream in change.rescreened:
+            self._leave(stream.id, "policy_change", stream)
+        for stream in change.added:
+            self.roster.enter(stream)
+        for job in self.roster.quarantined():
+            self.roster.release(job)
+        while len(self.hands) < plan.worker_count(self.config, len(self.roster.jobs)):
+            self._cores = max(1, plan.cores() // (len(self.hands) + 1))
+            self.hands.append(Hand.idle(len(self.hands), self._cores))
+
+    def _leave(self, stream: str, reason: EndReason, successor: Stream | None) -> None:
+        """Take a stream from its worker; ``successor`` comes in its place."""
+        job = self.roster.job(stream)
+        if job is None:
+            if successor is not None:
+                self.roster.enter(successor)
+            return
+        if job.done and reason == "policy_change" and successor is not None:
+            job.stream = successor  # it has ended, and is not screened again for it
+            return
+        on_its_way = job.leaving is not None
+        job.successor = successor
+        job.leaving = "shutdown" if "shutdown" in (reason, job.leaving) else reason
+        if on_its_way:
+            return
+        hand = next((hand for hand in self.hands if job.number in hand.jobs), None)
+        if hand is not None and hand.ready and job.told:
+            hand.tell(Remove(job.number, reason))
+        elif hand is not None:
+            self._retire(hand, job)
+        else:
+            self.roster.retire(job)
 
     # ---- messages -----------------------------------------------------------------------------------------
 
@@ -208,32 +274,23 @@ class Supervisor:
             self._hear(pipes[pipe])  # type: ignore[index]
 
     def _hear(self, hand: Hand) -> None:
-        with contextlib.suppress(EOFError, ConnectionResetError, OSError):
-            while hand.pipe is not None and hand.pipe.poll():
-                self._obey(hand, hand.pipe.recv())
+        for message in hand.messages():
+            self._obey(hand, message)
 
     def _obey(self, hand: Hand, message: Any) -> None:
         match message:
             case ("event", str(body)):
-                self._on_event(Event.from_json(body))
+                event = Event.from_json(body)
+                self.roster.heard(event)
+                self._on_event(event)
             case ("status", dict(said)):
-                hand.status = said
                 for row in said["streams"]:
-                    job = self.jobs[row["number"]]
-                    if not job.done:  # the last word on a job came with Done
+                    job = self.roster.jobs.get(row["number"])
+                    if job is not None and not job.done:  # the last word on a job came with Done
                         job.status = row
             case ("ready", int()):
-                hand.ready = True
-                for job in hand.jobs.values():
-                    hand.tell(self._order(job))
-            case ("refused", str(why)):
-                hand.refused = why
+                word = "worker.back" if hand.restarts else "worker.ready"
+                self._log.info(word, worker=hand.number, after_s=round(hand.absent_s, 2))
             case Done():
-                job = self.jobs[message.number]
-                job.done, job.failed, job.segments, job.status = (
-                    True,
-                    message.failed,
-                    message.segments,
-                    message.status,
-                )
                 hand.jobs.pop(message.number, None)
+                self.roster.finished(message)

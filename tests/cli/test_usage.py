@@ -96,7 +96,7 @@ def test_an_error_shows_no_traceback_unless_debug_asks_for_it(tmp_path: Path) ->
 def test_help_lists_every_command(tmp_path: Path) -> None:
     found = framewarden("--help", cwd=tmp_path)
     assert found.code == 0
-    for name in ("run", "screen", "events", "status", "doctor", "engine", "config", "completion"):
+    for name in ("run", "screen", "events", "queue", "status", "doctor", "engine", "config", "completion"):
         assert f"\n  {name} " in found.out
 
 

@@ -83,6 +83,25 @@ def test_three_rtsp_streams_are_flagged_into_redis(
         assert first["latency_ms"]["capture_to_score"] is None or first["latency_ms"]["capture_to_score"] >= 0
 
 
+def test_a_live_boundary_is_corrected_by_a_closer_look(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """The open event comes at once, as uncertain as the gap; the next revision has the boundary, then the end."""
+    film(tmp_path / "one.mp4", 14, (3.3, 7.6))
+    streams = [{"id": "cam", "url": "one.mp4", "pace": "realtime", "sampling": {"audit": 0}}]
+    settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
+    command = framewarden("run", settings, "--json", "--exit-at-end")
+    assert command.end() == 0, command.stderr
+    (first,) = opened(command, "cam")
+    assert (first["media"]["start_s"], first["media"]["start_uncertainty_s"]) == (3.0, 1.0)
+    updates = segments(command.events, "update")
+    assert abs(updates[0]["media"]["start_s"] - 3.3) <= 0.25
+    (end,) = closed(command, "cam")
+    for key, truth in (("start", 3.3), ("end", 7.6)):
+        assert abs(end["media"][f"{key}_s"] - truth) <= 0.25
+        assert end["media"][f"{key}_uncertainty_s"] <= 0.125
+
+
 def test_a_killed_worker_comes_back_and_its_streams_go_on(
     framewarden: Start, redis_server: RedisServer, tmp_path: Path
 ) -> None:

@@ -1,0 +1,225 @@
+"""TensorRT, or TensorRT-RTX, on a GPU: the batch stays where the pool put it, only scores come back.
+
+Nothing of TensorRT's runtime is touched before a GPU has been found: without one it does not fail, it crashes.
+Written to what TensorRT 10.16, 11.4 and TensorRT-RTX 1.7 share (``SURFACE``)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import engines
+from pipeline.backends import build_tensorrt
+from pipeline.backends.classify_common import Reading, plain_pictures
+from pipeline.backends.cuda_device import load_cupy, open_stream
+from pipeline.engine_cache import Key, accepted, key_of
+from pipeline.engines import Manifest
+from pipeline.errors import BackendError, ConfigError, ModelError
+from pipeline.flow.classify import ModelInfo, Scores
+
+ENGINES = ("tensorrt", "tensorrt-rtx")
+PRECISIONS = ("int8", "f16", "f32")
+PLAN = "model.plan"
+RECIPE = "1"
+SURFACE: dict[str, tuple[str, ...]] = {
+    "Runtime": ("deserialize_cuda_engine",),
+    "ICudaEngine": (
+        "create_execution_context", "num_io_tensors", "get_tensor_name", "get_tensor_mode", "get_tensor_dtype",
+        "get_tensor_profile_shape",
+    ),
+    "IExecutionContext": (
+        "set_input_shape", "set_tensor_address", "set_input_consumed_event", "execute_async_v3", "get_tensor_shape",
+    ),
+    "TensorIOMode": ("INPUT",),
+}  # fmt: skip
+"""What is used of both packages' classes. A test holds this against the real bindings and this file."""
+
+
+def open_classifier(
+    manifest: Manifest,
+    *,
+    threads: int,
+    max_batch: int,
+    precision: str | None = None,
+    plan: Path | None = None,
+    gpu: int = 0,
+) -> "TensorRtClassifier":
+    """Load a plan onto the GPU: ``plan``, or the one that ``engine build`` made here and found within the
+    manifest's tolerance (``precision`` None: the fastest of them). ``threads`` are not used.
+
+    :raises BackendError: there is no usable GPU. :raises ModelError: no plan, or not of this model and GPU."""
+    stream = open_stream(gpu)  # first of all: it fails in words where there is no GPU
+    name = _installed()
+    found = plan or _kept(manifest, name, precision, gpu)
+    kind = precision or ("f16" if plan else found.parent.name.rsplit("-", 2)[1])
+    return TensorRtClassifier(manifest, name, found, kind, stream, max_batch, gpu)
+
+
+def key(manifest: Manifest, engine: str, precision: str, gpu: int = 0) -> Key:
+    """What a plan for the GPU of that number is kept under."""
+    cuda = load_cupy().cuda.runtime
+    device = cuda.getDeviceProperties(gpu)
+    name = device["name"].decode()
+    return key_of(
+        manifest,
+        engines.sha256_of(engines.weights(manifest)),
+        engine,
+        precision,
+        runtime=f"{engine} {build_tensorrt.load(engine).__version__}, driver {cuda.driverGetVersion()}",
+        target=f"{name} sm_{device['major']}{device['minor']}",
+        recipe=RECIPE,
+    )
+
+
+class TensorRtClassifier:
+    """Implements ``Classifier``. Belongs to the one inference thread."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        engine: str,
+        plan: Path,
+        precision: str,
+        stream: Any,
+        max_batch: int,
+        gpu: int,
+    ) -> None:
+        self.info = ModelInfo(
+            manifest.name,
+            manifest.version,
+            engines.sha256_of(engines.weights(manifest)),
+            manifest.preprocess,
+            f"{engine}-{precision}",
+        )
+        self.spec = manifest.spec
+        self.categories = tuple(manifest.categories)
+        self.max_batch = max_batch
+        self._cupy = cupy = load_cupy()
+        self._gpu = gpu
+        self._stream = stream
+        trt = build_tensorrt.load(engine)
+        self._runtime = trt.Runtime(build_tensorrt.logger_of(trt))
+        self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        if self._engine is None:
+            raise ModelError(
+                f"plan {plan}: {engine} {trt.__version__} cannot load it on this GPU: it belongs to another version "
+                f"or GPU; build it here: framewarden engine build {manifest.name} --engine {engine}"
+            )
+        self._names(trt, plan)
+        self._context = self._engine.create_execution_context()
+        half = self._engine.get_tensor_dtype(self._input) == trt.float16
+        self._dtype = np.dtype(np.float16 if half else np.float32)
+        raw_half = self._engine.get_tensor_dtype(self._output) == trt.float16
+        self._raw_dtype = np.dtype(np.float16 if raw_half else np.float32)
+        labels = len(manifest.labels)
+        with self._here("allocate the output"):
+            self._raw = cupy.empty((max_batch, labels), self._raw_dtype)
+            memory = cupy.cuda.alloc_pinned_memory(self._raw.nbytes)
+            self._host = np.frombuffer(memory, self._raw_dtype, max_batch * labels).reshape(max_batch, labels)
+            self._ready, self._consumed, self._done = (cupy.cuda.Event(disable_timing=True) for _ in range(3))
+        self._reading = Reading(manifest)
+        self._try_out(manifest)
+
+    def infer(self, pixels: Any) -> Scores:
+        """Scores (n, categories) of a CuPy array (n, *slot), n from 1 to ``max_batch``.
+
+        Waits for what the calling thread's current stream has queued, on the GPU; returns when the scores are
+        in host memory, so the slots may be released.
+
+        :raises BackendError: the engine failed, or gave something that is not 0..1."""
+        if not 1 <= len(pixels) <= self.max_batch:
+            raise ValueError(f"a batch of {len(pixels)} pictures; 1 to {self.max_batch} are allowed")
+        return self._reading.scores(self._run(pixels), self.info.engine)
+
+    def close(self) -> None:
+        """Free the engine. Nothing may be scored after."""
+        with self._here("finish"):
+            self._stream.synchronize()
+        del self._context, self._engine, self._runtime
+
+    def _run(self, pixels: Any) -> Any:
+        if pixels.dtype != self._dtype or not pixels.flags.c_contiguous:
+            raise BackendError(
+                f"{self.info.name} on {self.info.engine} takes contiguous {self._dtype}, the pool gave {pixels.dtype}"
+            )
+        count = len(pixels)
+        with self._here("score a batch"):
+            current = self._cupy.cuda.get_current_stream()
+            current.record(self._ready)
+            self._stream.wait_event(self._ready)
+            context = self._context
+            queued = (
+                context.set_input_shape(self._input, tuple(pixels.shape))
+                and context.set_tensor_address(self._input, int(pixels.data.ptr))
+                and context.set_tensor_address(self._output, int(self._raw.data.ptr))
+                and context.set_input_consumed_event(self._consumed.ptr)
+                and context.execute_async_v3(self._stream.ptr)
+            )
+            if not queued:
+                why = build_tensorrt.logger_of(build_tensorrt.load(self.info.engine.rpartition("-")[0])).last
+                raise BackendError(f"{self.info.name} on {self.info.engine} failed: {why}")
+            current.wait_event(
+                self._consumed
+            )  # whoever writes these slots next, in this stream's order, waits
+            size = count * self._host.shape[1] * self._raw_dtype.itemsize
+            self._raw.data.copy_to_host_async(self._host.ctypes.data_as(_pointer()), size, self._stream)
+            self._stream.record(self._done)
+            self._done.synchronize()
+        return self._host[:count].astype(np.float32)
+
+    def _names(self, trt: Any, plan: Path) -> None:
+        engine = self._engine
+        names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        outputs = [name for name in names if name not in inputs]
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ModelError(f"plan {plan}: has inputs {inputs} and outputs {outputs}; one of each is needed")
+        self._input, self._output = inputs[0], outputs[0]
+        _, _, most = engine.get_tensor_profile_shape(self._input, 0)
+        if tuple(most)[1:] != self.spec.slot_shape() or tuple(most)[0] < self.max_batch:
+            raise ModelError(
+                f"plan {plan}: takes up to {tuple(most)}, this needs {(self.max_batch, *self.spec.slot_shape())}; "
+                f"build it again with --max-batch {self.max_batch}"
+            )
+
+    def _try_out(self, manifest: Manifest) -> None:
+        plain = self._cupy.asarray(plain_pictures(manifest).astype(self._dtype))
+        parts = [self._run(plain[at : at + self.max_batch]) for at in range(0, len(plain), self.max_batch)]
+        self._reading.check(np.concatenate(parts))
+
+    @contextmanager
+    def _here(self, what: str) -> Iterator[None]:
+        cupy = self._cupy
+        try:
+            with cupy.cuda.Device(self._gpu):
+                yield
+        except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.memory.OutOfMemoryError) as error:
+            raise BackendError(f"the GPU failed to {what}: {error}") from error
+
+
+def _installed() -> str:
+    for name in ENGINES:
+        try:
+            build_tensorrt.load(name)
+        except ConfigError:
+            continue
+        return name
+    raise ConfigError(f"TensorRT is not installed: {build_tensorrt.INSTALL['tensorrt']}")
+
+
+def _kept(manifest: Manifest, engine: str, precision: str | None, gpu: int) -> Path:
+    for one in (precision,) if precision else PRECISIONS:
+        if (found := accepted(key(manifest, engine, one, gpu), PLAN)) is not None:
+            return found
+    raise ModelError(
+        f"model {manifest.name}: no plan was built for this GPU, driver and version of {engine}: "
+        f"framewarden engine build {manifest.name} --engine {engine} --precision fp16"
+    )
+
+
+def _pointer() -> Any:
+    import ctypes
+
+    return ctypes.c_void_p

@@ -1,0 +1,49 @@
+"""Signs of overload in a worker, and what is taken from its live streams because of them."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pipeline.flow.govern import Governor, allocate
+
+if TYPE_CHECKING:
+    from pipeline.service.stream import StreamScreen
+
+LOOK_S = 1.0
+LATE_SHARE = 0.5
+"""A sample that has used up this share of ``stale_s`` is a sign of overload."""
+
+
+class Overload:
+    """Counts what came late; once a second stretches the gaps of live streams, or gives back."""
+
+    def __init__(self, stale_s: float, now: float) -> None:
+        self._late_s = LATE_SHARE * stale_s
+        self._signs = 0
+        self._looked_s = now
+        self._governor = Governor()
+
+    @property
+    def shed(self) -> float:
+        """Share of the promised samples that is given up, 0..1."""
+        return 1.0 - self._governor.fraction
+
+    def dropped(self, frames: int) -> None:
+        """That many frames of live streams were dropped."""
+        self._signs += frames
+
+    def scored(self, waited_s: float) -> None:
+        """A live frame was scored so long after it arrived."""
+        self._signs += waited_s > self._late_s
+
+    def step(self, now: float, screens: Iterable["StreamScreen"]) -> None:
+        """Look once a second, and tell the streams which gap is in force."""
+        if now - self._looked_s < LOOK_S:
+            return
+        signs, self._signs, self._looked_s = self._signs, 0, now
+        before = self._governor.fraction
+        if self._governor.step(now, late=signs > 0) == before == 1.0:
+            return
+        by_number = {screen.number: screen for screen in screens}
+        shares = {n: share for n, screen in by_number.items() if (share := screen.share) is not None}
+        for number, gap_s in allocate(shares, self._governor.fraction).items():
+            by_number[number].stretch(gap_s)

@@ -1,0 +1,227 @@
+"""Every stream of a run, wherever it is: waiting, on a worker, leaving one, or set apart."""
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+
+from pipeline.config import Config, Stream
+from pipeline.events import Event
+from pipeline.outbox import OutboxError, Progress
+from pipeline.service import plan
+from pipeline.service.health import DEATHS, RETRY_S, WINDOW_S
+from pipeline.service.jobs import Job
+from pipeline.service.keeper import Keeper
+from pipeline.service.orders import Add, Done
+from pipeline.service.records import Records
+from pipeline.service.state import failed_event
+
+
+class Roster:
+    """Jobs by their numbers, and those that wait for a worker."""
+
+    def __init__(self, config: Config, records: Records, jobs: Iterable[Job]) -> None:
+        self.config = config
+        self.jobs = {job.number: job for job in jobs}
+        self.queue: deque[Job] = deque(self.jobs.values())
+        self._records = records
+        self._next = max(self.jobs, default=0) + 1
+        self._past = 0  # segments of streams that have left
+        self._log = structlog.get_logger()
+
+    @property
+    def flagged(self) -> int:
+        """Segments found so far."""
+        return self._past + sum(job.segments for job in self.jobs.values())
+
+    def job(self, stream: str) -> Job | None:
+        """The job of this stream id."""
+        return next((job for job in self.jobs.values() if job.stream.id == stream), None)
+
+    def heard(self, event: Event) -> None:
+        """A worker's event was accepted."""
+        job = self.job(event.stream) if event.rev == 1 else None
+        if job is not None:
+            job.segments += 1
+
+    # ---- coming and going ---------------------------------------------------------------------------------
+
+    def enter(self, stream: Stream) -> None:
+        """A new stream waits for a worker; one of the same id that is leaving goes first."""
+        leaving = self.job(stream.id)
+        if leaving is not None:
+            leaving.successor = stream
+            return
+        self._enqueue(Job(self._next, stream, plan.kind_of(stream)))
+
+    def _enqueue(self, job: Job) -> None:
+        self._next = job.number + 1
+        self.jobs[job.number] = job
+        self.queue.append(job)
+
+    def finished(self, done: Done) -> None:
+        """A worker is through with a stream."""
+        job = self.jobs.get(done.number)
+        if job is None:
+            return
+        if job.leaving is not None:
+            self._gone(job, done.ledger)
+            return
+        job.done, job.failed = True, done.failed
+        if done.status:
+            job.status = done.status
+        elif done.failed is not None:
+            self.fail(job, done.failed)
+
+    def fail(self, job: Job, why: str) -> None:
+        """It cannot be screened."""
+        job.done, job.failed = True, why
+        self._records.accept([failed_event(self.config, job.stream, job.kind, why)])
+
+    def retire(self, job: Job) -> None:
+        """It leaves, maybe for its successor, and no worker will say so."""
+        if job in self.queue:
+            self.queue.remove(job)
+        ledger = None
+        if job.keeper is not None and job.leaving == "policy_change" and job.kind == "live":
+            ledger = job.keeper.ledger()
+        elif job.leaving != "policy_change":
+            self.settle(job)
+        self._gone(job, ledger)
+
+    def settle(self, job: Job) -> None:
+        """Close the account of a stream that has no worker."""
+        if job.keeper is not None:
+            self._records.accept(job.keeper.end())
+        elif job.kind == "live" and job.start_clock_s is not None:
+            lost_s = job.worker_lost_s or time.monotonic()
+            self._records.accept(self._keep(job, lost_s, "its worker was lost").end())
+
+    def _gone(self, job: Job, ledger: dict[str, Any] | None) -> None:
+        """Its number is free; a successor comes in."""
+        del self.jobs[job.number]
+        successor, goes_on = job.successor, job.leaving == "policy_change" and job.successor is not None
+        if successor is not None and goes_on:
+            same = dataclasses.replace(job, number=self._next, stream=successor, told=False, leaving=None)
+            same.successor, same.keeper, same.ledger = None, None, ledger or job.ledger
+            self._enqueue(same)
+            return
+        if ledger is not None:  # it was to go on, and then it was not
+            job.ledger = ledger
+            self._records.accept(self._keep(job, time.monotonic(), "removed").end())
+        self._past += job.segments
+        try:
+            self._records.outbox.forget(job.stream.id)
+        except OutboxError as error:
+            self._log.warning("outbox.refused", why=str(error))
+        if successor is not None:
+            self._enqueue(Job(self._next, successor, plan.kind_of(successor)))
+
+    # ---- workers that die ---------------------------------------------------------------------------------
+
+    def lost(self, job: Job, now: float) -> None:
+        """Its worker has died."""
+        job.told = False
+        job.worker_lost_s = now
+        self._records.close_open(job.stream.id)
+
+    def blame(self, job: Job, now: float) -> bool:
+        """It was being decoded when its worker died; True when that was once too often, and it is set
+        apart."""
+        job.deaths.add(now)
+        if job.deaths.recent(now) < DEATHS:
+            return False
+        why = f"its decoder ended {DEATHS} workers within {WINDOW_S / 60:.0f} minutes"
+        job.keeper = self._keep(job, now, f"{why}; tried again in {RETRY_S / 60:.0f} minutes, or on reload")
+        job.retry_at = now + RETRY_S
+        self._log.error("stream.quarantined", stream=job.stream.id, why=why)
+        self._records.accept(job.keeper.quarantine())
+        return True
+
+    def _keep(self, job: Job, since: float, reason: str) -> Keeper:
+        quarantined = job.deaths.recent(since) >= DEATHS
+        item = str(job.status.get("item") or "") if job.kind == "file" else ""
+        return Keeper(
+            job.stream,
+            job.kind,
+            self.config,
+            start_clock_s=since if job.start_clock_s is None else job.start_clock_s,
+            since=since,
+            cause="quarantined" if quarantined else "worker_lost" if job.worker_lost_s else "disconnected",
+            reason=reason,
+            ledger=self._ledger(job),
+            progress=self._progress(job, item) if item else None,
+            duration_s=job.status.get("duration_s"),
+            segments=job.segments,
+        )
+
+    def release(self, job: Job) -> None:
+        """Try a quarantined stream again."""
+        keeper, job.keeper = job.keeper, None
+        job.ledger = keeper.ledger() if keeper is not None else None
+        job.worker_lost_s = None
+        job.deaths.times.clear()
+        job.status = {}
+        self._log.info("stream.released", stream=job.stream.id)
+        self.queue.append(job)
+
+    def quarantined(self) -> list[Job]:
+        """The jobs that are set apart."""
+        return [job for job in self.jobs.values() if job.keeper is not None]
+
+    def tick(self, now: float) -> None:
+        """Time passes for what waits: for the disk, or in quarantine."""
+        self._records.flush()
+        for job in self.quarantined():
+            assert job.keeper is not None
+            if now >= job.retry_at:
+                self.release(job)
+            else:
+                self._records.accept(job.keeper.tick())
+
+    # ---- orders -------------------------------------------------------------------------------------------
+
+    def order(self, job: Job) -> Add | None:
+        """The order that starts a job, or makes it go on where it stopped; None while older events of it wait
+        for the disk."""
+        if self._records.blocked(job.stream.id):
+            return None
+        if job.start_clock_s is None:
+            job.start_clock_s = time.monotonic() + self._stagger_s(job)
+        return Add(
+            job.number,
+            job.stream,
+            job.kind,
+            job.start_clock_s,
+            self._ledger(job),
+            job.worker_lost_s,
+            job.segments,
+        )
+
+    def _stagger_s(self, job: Job) -> float:
+        """Live streams start over one gap, not at once: their keyframes are then decoded one after the
+        other."""
+        live = [other.number for other in self.jobs.values() if other.kind == "live"]
+        if job.kind != "live":
+            return 0.0
+        return live.index(job.number) / len(live) * self.config.sampling_of(job.stream).max_gap_s
+
+    def _ledger(self, job: Job) -> dict[str, Any] | None:
+        """How far a live stream's account got: as recorded, or as handed over, whichever saw more."""
+        if job.kind != "live":
+            return None
+        progress = self._progress(job, "")
+        recorded = progress.ledger if progress is not None else None
+        if job.ledger is None or recorded is None:
+            return job.ledger or recorded
+        return recorded if recorded["last_clock_s"] > job.ledger["last_clock_s"] else job.ledger
+
+    def _progress(self, job: Job, item: str) -> Progress | None:
+        try:
+            return self._records.outbox.progress(job.stream.id, item)
+        except OutboxError as error:
+            self._log.warning("outbox.refused", why=str(error))
+            return None

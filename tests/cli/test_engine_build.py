@@ -1,0 +1,60 @@
+"""``framewarden engine build``: what is refused with the cure, and a real plan for a T4."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import framewarden
+
+BUILD = ("engine", "build", "open-nsfw")
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_tensorrt_rtx_refuses_for_a_t4_what_its_support_matrix_does_not_hold(
+    tmp_path: Path, precision: str
+) -> None:
+    asked = ("--engine", "tensorrt-rtx", "--precision", precision, "--target", "sm_75", "--out", "x.plan")
+    found = framewarden(*BUILD, *asked, cwd=tmp_path)
+    assert found.code == 2
+    assert f"--precision {precision}: TensorRT-RTX" in found.err
+    assert "use --precision fp16" in found.err
+    assert not (tmp_path / "x.plan").exists()
+
+
+def test_tensorrt_is_refused_where_the_target_gpu_is_not(tmp_path: Path) -> None:
+    asked = ("--engine", "tensorrt", "--precision", "int8", "--target", "sm_01", "--out", "x.plan")
+    found = framewarden(*BUILD, *asked, cwd=tmp_path)
+    assert found.code == 2
+    assert "--engine tensorrt: builds on the target GPU only (sm_01; this machine has" in found.err
+    assert "or build here with --engine tensorrt-rtx" in found.err
+
+
+def test_a_plan_needs_a_file_to_be_written_to(tmp_path: Path) -> None:
+    found = framewarden(*BUILD, "--engine", "tensorrt-rtx", "--target", "sm_75", cwd=tmp_path)
+    assert found.code == 2
+    assert "--out: is missing" in found.err
+
+
+def test_openvino_builds_int8_only(tmp_path: Path) -> None:
+    found = framewarden(*BUILD, "--precision", "fp16", cwd=tmp_path)
+    assert found.code == 2
+    assert "OpenVINO reads the weights for bf16 and f32" in found.err
+
+
+def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
+    found = framewarden(*BUILD, "--pictures", str(tmp_path), cwd=tmp_path)
+    assert found.code == 2
+    assert f"--pictures {tmp_path}: no picture there: looked for .jpeg, .jpg, .png" in found.err
+
+
+def test_a_plan_for_a_t4_is_built_without_a_gpu_from_a_graph_verified_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    asked = ("--engine", "tensorrt-rtx", "--target", "sm_75", "--out", "t4.plan", "--frames", "60", "--json")
+    found = framewarden(*BUILD, *asked, cwd=tmp_path)
+    report = json.loads(found.out)
+    assert (found.code, report["ok"], report["engine"], report["frames"]) == (0, True, "onnxruntime-f16", 60)
+    assert report["near"] >= 0.2
+    assert (tmp_path / "t4.plan").stat().st_size == report["bytes"] > 5_000_000

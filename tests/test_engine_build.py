@@ -1,0 +1,233 @@
+"""Engines that are built: quantized graphs, plans, the cache, and which of them are used."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import engine_build, engine_cache, engines
+from pipeline.backends import build_tensorrt, classify_openvino, classify_tensorrt, onnx_graph, registry
+from pipeline.engine_build import Judge
+from pipeline.engines import Verification
+from pipeline.errors import BackendError, ConfigError, ModelError
+from pipeline.manifest import Manifest
+from pipeline.material import Chosen, Material, calibration, choose, near
+from tests.fixtures.own_model import write_manifest
+from tests.fixtures.tiny_onnx import mean_colour_model
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Manifest:
+    """The mean-colour model, with a tolerance for every precision."""
+    mean_colour_model(tmp_path / "mine.onnx")
+    accepts = {"f32": 0.002, "bf16": 0.1, "f16": 0.05, "int8": 0.2}
+    return engines.load_manifest(str(write_manifest(tmp_path, tolerance=accepts)))
+
+
+@pytest.fixture
+def material() -> Material:
+    return Material(colours(), side=16)
+
+
+_chosen: list[Chosen] = []
+
+
+@pytest.fixture
+def judge(mine: Manifest, material: Material) -> Judge:
+    """A thousand pictures around the thresholds of the mean-colour model."""
+    if not _chosen:
+        reference = registry.open_classifier(mine, engine="onnxruntime", threads=1, max_batch=8)
+        _chosen.append(choose(material, mine.spec, reference.infer, 1000))
+    return Judge(mine, material, _chosen[0], "onnxruntime-f32")
+
+
+def colours() -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    """Red is ``warm``, green and blue are ``cold``; grey is neither."""
+    values = [(255, 40, 40), (30, 250, 60), (60, 60, 250), (120, 130, 125), (90, 80, 90)]
+    return [np.full((24, 24, 3), value, np.uint8) for value in values]
+
+
+def test_the_pictures_to_verify_with_crowd_around_the_thresholds(judge: Judge) -> None:
+    assert len(judge.chosen.recipes) == len(judge.chosen.scores) == 1000
+    assert near(judge.chosen.scores).mean() >= 0.2
+
+
+def test_the_same_seed_chooses_the_same_pictures_again(mine: Manifest, material: Material) -> None:
+    reference = registry.open_classifier(mine, engine="onnxruntime", threads=1, max_batch=8)
+    again = choose(Material(colours(), side=16), mine.spec, reference.infer, 100)
+    first = choose(material, mine.spec, reference.infer, 100)
+    assert again.recipes == first.recipes
+    assert np.array_equal(again.scores, first.scores)
+
+
+def test_no_picture_is_both_calibrated_and_verified_with(judge: Judge) -> None:
+    assert not set(calibration(5, 500)) & set(judge.chosen.recipes)
+
+
+def test_pictures_that_never_reach_a_threshold_cannot_judge_a_model(mine: Manifest) -> None:
+    grey = [np.full((24, 24, 3), value, np.uint8) for value in (90, 120, 150)]
+    reference = registry.open_classifier(mine, engine="onnxruntime", threads=1, max_batch=8)
+    with pytest.raises(ModelError, match=r"none of the 3 pictures to verify with reaches 0\.6"):
+        choose(Material(grey, side=16), mine.spec, reference.infer, 100)
+
+
+def test_an_int8_engine_within_the_tolerance_is_kept_and_used_by_itself(judge: Judge) -> None:
+    before = registry.open_classifier(judge.manifest, threads=1, max_batch=8)
+    assert before.info.engine != "openvino-int8"
+    with pytest.raises(ModelError, match="an int8 engine was not built here: framewarden engine build"):
+        registry.open_classifier(judge.manifest, engine="openvino-int8", threads=1, max_batch=8)
+    built = engine_build.build_int8(judge, 1, print)
+    assert built.report.ok, built.report
+    assert built.report.frames == 1000
+    after = registry.open_classifier(judge.manifest, threads=1, max_batch=8)
+    native = "int8" in classify_openvino.available_precisions()
+    assert (after.info.engine == "openvino-int8") == native
+
+
+def test_an_int8_engine_outside_the_tolerance_is_never_used(judge: Judge, tmp_path: Path) -> None:
+    accepts = {"f32": 0.002, "int8": 1e-6}
+    strict = engines.load_manifest(str(write_manifest(tmp_path, tolerance=accepts)))
+    built = engine_build.build_int8(Judge(strict, judge.material, judge.chosen, "onnxruntime-f32"), 1, print)
+    assert not built.report.ok
+    assert registry.open_classifier(strict, threads=1, max_batch=8).info.engine == "openvino-f32"
+    with pytest.raises(ModelError, match="was built here, but is not within the manifest's tolerance"):
+        registry.open_classifier(strict, engine="openvino-int8", threads=1, max_batch=8)
+
+
+def test_a_verdict_on_few_pictures_makes_no_engine_usable(judge: Judge) -> None:
+    few = Chosen(judge.chosen.recipes[:60], judge.chosen.scores[:60])
+    built = engine_build.build_int8(Judge(judge.manifest, judge.material, few, "onnxruntime-f32"), 1, print)
+    assert built.report.ok
+    assert engine_cache.accepted(classify_openvino.int8_key(judge.manifest), classify_openvino.GRAPH) is None
+
+
+def test_an_engine_of_other_weights_is_another_engine(judge: Judge, tmp_path: Path) -> None:
+    first = classify_openvino.int8_key(judge.manifest).folder()
+    mean_colour_model(tmp_path / "mine.onnx", gain=2.0)
+    assert classify_openvino.int8_key(judge.manifest).folder() != first
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_graph_for_a_gpu_is_verified_on_the_cpu(judge: Judge, precision: str) -> None:
+    graph = engine_build.prepared(judge, precision)
+    report = engine_build.verify_graph(judge, graph, precision, 1)
+    assert report.ok, report
+    assert report.engine == f"onnxruntime-{precision.replace('fp', 'f')}"
+
+
+def test_a_graph_for_int8_has_signed_symmetric_quantization_as_tensorrt_wants_it(judge: Judge) -> None:
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load_from_string(engine_build.prepared(judge, "int8")).graph
+    zeros = {node.input[2] for node in graph.node if node.op_type == "QuantizeLinear"}
+    points = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.name in zeros]
+    assert points
+    assert all(point.dtype == np.int8 and not point.any() for point in points)
+
+
+def test_a_verification_tells_decisions_apart_at_both_thresholds(mine: Manifest) -> None:
+    wanted = np.array([[0.1, 0.59], [0.79, 0.2], [0.3, 0.3], [0.95, 0.1]], np.float32)
+    found = wanted + np.array([[0, 0.02], [0.02, 0], [0.02, 0.02], [0, 0]], np.float32)
+    report = engines.compare(mine, "openvino-int8", "onnxruntime-f32", found, wanted)
+    assert report.agreement == 0.5
+    assert report.near == 0.5
+    assert report.mean == pytest.approx(0.01)
+    assert report.faults == ["same decision 50.00 % (needed: 99.5 %)"]
+
+
+def test_a_precision_without_a_tolerance_is_never_right() -> None:
+    assert not Verification("m", "openvino-int8", "r", 1000, 0.3, 1.0, 0.0, 0.0, None).ok
+
+
+def test_layers_up_to_the_named_tensor_stay_exact_at_bf16(tmp_path: Path) -> None:
+    mean_colour_model(tmp_path / "mine.onnx")
+    accepts = {"f32": 0.002, "bf16": 0.1}
+    manifest = engines.load_manifest(str(write_manifest(tmp_path, tolerance=accepts, exact_until="logits")))
+    whole = engines.load_manifest(str(write_manifest(tmp_path, tolerance=accepts)))
+    pixels = np.random.default_rng(3).uniform(0, 10, (8, 3, 8, 8)).astype(np.float32)
+    apart = []
+    for one in (manifest, whole):
+        exact = registry.open_classifier(one, engine="openvino-f32", threads=1, max_batch=8).infer(pixels)
+        low = registry.open_classifier(one, engine="openvino-bf16", threads=1, max_batch=8).infer(pixels)
+        apart.append(float(np.abs(low - exact).max()))
+    assert apart[0] <= apart[1]
+
+
+def test_a_tensor_that_the_graph_does_not_have_is_named(tmp_path: Path) -> None:
+    mean_colour_model(tmp_path / "mine.onnx")
+    manifest = engines.load_manifest(str(write_manifest(tmp_path, exact_until="stem")))
+    with pytest.raises(ModelError, match="exact_until: 'stem': there is no such tensor in the graph"):
+        registry.open_classifier(manifest, engine="openvino-bf16", threads=1, max_batch=4)
+
+
+# ---- TensorRT without a GPU -------------------------------------------------------------------------------
+
+
+def test_what_is_used_of_tensorrt_is_there_in_the_real_bindings_of_tensorrt_rtx() -> None:
+    trt = importlib.import_module("tensorrt_rtx")
+    used = [build_tensorrt.SURFACE, build_tensorrt.RTX_SURFACE, classify_tensorrt.SURFACE]
+    for table in used:
+        for kind, names in table.items():
+            missing = [name for name in names if not hasattr(getattr(trt, kind), name)]
+            assert not missing, f"{kind} has no {missing}"
+
+
+@pytest.mark.parametrize("module", [build_tensorrt, classify_tensorrt])
+def test_nothing_else_of_tensorrt_is_used(module: object) -> None:
+    """Every attribute of the objects that come from TensorRT stands in the table that is checked above."""
+    owners = {"builder", "network", "parser", "config", "profile", "engine", "_engine", "context", "_context"}
+    owners |= {"_runtime"}
+    allowed = {
+        name
+        for one in (build_tensorrt, classify_tensorrt)
+        for names in one.SURFACE.values()
+        for name in names
+    }
+    allowed |= {name for names in build_tensorrt.RTX_SURFACE.values() for name in names}
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))  # type: ignore[attr-defined]
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and _last(node.value) in owners
+    }
+    assert used
+    assert used <= allowed | {"rpartition"}
+
+
+def _last(node: ast.AST) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def test_without_a_gpu_the_classifier_says_so_before_it_touches_tensorrt(mine: Manifest) -> None:
+    if registry.gpu_target() is not None:
+        pytest.skip("this machine has a GPU: the contract tests run the classifier on it")
+    with pytest.raises(BackendError, match="the GPU failed to open a stream"):
+        registry.open_classifier(mine, engine="tensorrt", threads=1, max_batch=4)
+
+
+def test_both_shipped_models_build_for_a_t4_in_half_precision() -> None:
+    for name in engines.shipped():
+        manifest = engines.load_manifest(name)
+        graph = onnx_graph.halved(onnx_graph.clean(engines.weights(manifest))).SerializeToString()
+        plan = build_tensorrt.build_plan(
+            graph, manifest.spec, engine="tensorrt-rtx", target="sm_75", max_batch=16
+        )
+        assert len(plan.data) > 5_000_000
+
+
+def test_a_target_that_tensorrt_rtx_does_not_know_is_answered_with_those_it_does(mine: Manifest) -> None:
+    graph = onnx_graph.clean(engines.weights(mine)).SerializeToString()
+    with pytest.raises(ConfigError, match=r"--target sm_10: .* builds for sm_75, sm_80"):
+        build_tensorrt.build_plan(graph, mine.spec, engine="tensorrt-rtx", target="sm_10", max_batch=4)
+
+
+def test_a_graph_in_fp32_is_refused_for_a_t4_with_the_compilers_reason(mine: Manifest) -> None:
+    graph = onnx_graph.clean(engines.weights(mine)).SerializeToString()
+    with pytest.raises(ModelError, match="cannot compile the graph for sm_75: .*FP32 GEMM is not supported"):
+        build_tensorrt.build_plan(graph, mine.spec, engine="tensorrt-rtx", target="sm_75", max_batch=4)
