@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup run-streams test check lint samples bench lock clean
+.PHONY: help setup run-streams test check lint samples bench faults fuzz soak soak-faults gpu-check audit lock clean
 
 help:            ## Show what there is to make.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,7 +13,7 @@ help:            ## Show what there is to make.
 $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "framewarden needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "framewarden: installing pinned dependencies into $(VENV) (about 500 MB, once)" >&2
+	@echo "framewarden: installing pinned dependencies into $(VENV) (about 2 GB, once)" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -41,9 +41,32 @@ check: lint test ## Format, lint, types and tests.
 bench: setup     ## Measure, against an OpenCV loop in the same run.
 	@$(BIN)/framewarden bench
 
+faults: setup    ## Every fault against every promise, as a table in docs/reports.
+	@$(BIN)/python -m tests.faults --report docs/reports/faults.md
+
+fuzz: setup      ## 2,000 damaged inputs, and a report in docs/reports.
+	@$(BIN)/python -m tests.fuzz --cases 2000 --report docs/reports/fuzz.md
+
+MINUTES ?= 60
+soak: setup      ## Streams for an hour (MINUTES=…): memory, threads and descriptors must stay flat.
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) --report docs/reports
+
+soak-faults: setup ## The same with random faults: nothing may be lost.
+	@$(BIN)/python -m tests.soak --faults --minutes $(MINUTES) --report docs/reports
+
+# With a PYTHON of your own nothing is installed: what it lacks stands in the report.
+gpu-check:       ## Run all that needs a GPU, measure it, write a report.
+	@if [ "$(origin PYTHON)" = file ]; then $(MAKE) --no-print-directory setup && $(BIN)/python -m tests.gpu.check; \
+	else $(PYTHON) -m tests.gpu.check; fi
+
+audit: $(STAMP)  ## Every dependency is pinned by hash and has no known advisory (needs the network).
+	@$(BIN)/python .ci/check_lock.py requirements.lock
+	@$(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet pip-audit
+	@.venv-audit/bin/pip-audit -r requirements.lock --require-hashes --disable-pip
+
 lock:            ## Pin the dependencies anew, with hashes.
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 \
 	  --no-emit-index-url --no-emit-find-links -o requirements.lock pyproject.toml build-requirements.in
 
 clean:           ## Remove what make made.
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis state samples/clips bench-out
+	rm -rf $(VENV) .venv-audit .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis state samples/clips bench-out

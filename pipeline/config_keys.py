@@ -121,7 +121,7 @@ class Thresholds(_Part):
     """Hits among the last `window` samples that open a segment."""
     window: Annotated[Whole, Field(ge=1, le=1000)] = 1
     """Samples that min_hits looks at."""
-    gap_s: Seconds | None = None
+    gap_s: Annotated[Number, Field(gt=0, le=86400)] | None = None
     """Media time without a held sample that closes a segment; left out: 2 × the stream's max_gap_s."""
     min_s: Seconds = 0
     """Shorter segments are counted, not published."""
@@ -183,8 +183,9 @@ class Stream(_Part):
 
     @property
     def ends(self) -> bool:
-        """Whether this is a file, folder or glob that comes to an end by itself."""
-        return self.scheme == "file" and not self.loop and not self.watch
+        """Whether this comes to an end by itself: a file, folder or glob, or a film on a web server."""
+        film = self.scheme in ("http", "https") and ".m3u8" not in self.url and self.pace == "asap"
+        return (self.scheme == "file" or film) and not self.loop and not self.watch
 
 
 class Config(_Part):

@@ -67,7 +67,8 @@ def find_pictures(folder: Path | None) -> list[Path]:
     found = sorted(cards.glob("*.png"))
     if not found:
         raise ModelError(
-            f"no pictures to calibrate and verify with: {cards} is not there (it comes with a checkout, not with "
+            f"no pictures to calibrate and verify with: {cards} is not there (it comes with a checkout, not "
+            "with "
             "a wheel); name a folder of your own with --pictures"
         )
     return found + _photographs()
@@ -100,7 +101,7 @@ def calibration(judge: Judge) -> Iterator[NDArray[np.float32]]:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What came of it. ``seconds`` is the build alone, without the search for pictures and the verification."""
+    """What came of it. ``seconds`` is the build alone, without the search for pictures and verification."""
 
     report: Verification
     place: Path
@@ -202,7 +203,23 @@ def build_plan(
         out.write_bytes(plan.data)
     except OSError as error:
         raise ModelError(f"--out {out}: cannot be written: {error.strerror}") from error
+    if target in (None, registry.gpu_target()) and registry.gpu_target() is not None:
+        report = _keep_plan(judge, engine, precision.replace("fp", "f"), out, max_batch)
     return Built(report, out, len(plan.data), seconds)
+
+
+def _keep_plan(judge: Judge, engine: str, precision: str, plan: Path, max_batch: int) -> Verification:
+    """Verify a plan on the GPU here, and keep it for ``run`` to use."""
+    from pipeline.backends import classify_tensorrt
+
+    classifier = classify_tensorrt.open_classifier(
+        judge.manifest, threads=1, max_batch=max_batch, plan=(engine, precision, plan)
+    )
+    report = judge.verify(classifier)
+    classifier.close()
+    key = classify_tensorrt.key(judge.manifest, engine, precision)
+    engine_cache.keep(key, {classify_tensorrt.PLAN: plan.read_bytes()}, report, {})
+    return report
 
 
 def _photographs() -> list[Path]:

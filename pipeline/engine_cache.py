@@ -1,8 +1,8 @@
 """Engines that were built on this machine: where they lie, what they were built for, what was found of them.
 
-A folder an engine, under ``cache_folder()``, named after a key over all that could change its scores. In it lie
-the engine's file and ``report.json``. An engine whose key differs is another one; nothing is ever overwritten
-in place: a new folder is written beside and moved there."""
+A folder an engine, under ``cache_folder()``, named after a key over all that could change its scores. In it
+lie the engine's file and ``report.json``. An engine whose key differs is another one. A new folder is written
+beside and moved into place."""
 
 import hashlib
 import json

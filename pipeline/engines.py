@@ -104,8 +104,8 @@ MEAN = 0.02
 class Verification:
     """How an engine's scores differ from the reference's over ``frames`` pictures.
 
-    ``agreement`` is the share of pictures that are decided alike: every score on the same side of ``open`` and
-    on the same side of ``close`` (of a segment's default rules). ``near`` is the share of pictures with a
+    ``agreement`` is the share of pictures that are decided alike: every score on the same side of ``open``
+    and on the same side of ``close`` (of a segment's default rules). ``near`` is the share of pictures with a
     reference score within 0.1 of one of them. ``mean`` and ``worst`` are absolute differences of a score;
     ``tolerance`` is the accepted worst, None when the manifest states none for the engine's precision."""
 

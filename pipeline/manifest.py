@@ -44,8 +44,8 @@ class Manifest:
     ``labels`` name the columns of its output, in order; a category scores as the greatest of its labels.
     ``activation`` is what turns the output into 0..1. ``tolerance`` gives for a precision (f32, bf16, …) the
     accepted worst difference of a score from the f32 reference; of a precision below f32 that is not listed,
-    no engine makes use by itself. ``exact_until`` names a tensor of the graph: layers up to it are computed in
-    f32 at bf16, too."""
+    no engine makes use by itself. ``exact_until`` names a tensor of the graph: layers up to it are computed
+    in f32 at bf16, too."""
 
     name: str
     version: str

@@ -1,9 +1,9 @@
 """Pictures to quantize and to judge engines with: made from the samples' cards and photographs, by seeds.
 
 A recipe says how one picture is made: a pan over one picture, blended with a window of another, mirrored,
-brighter or darker, with noise. The same recipe gives the same picture on every machine. ``choose`` searches for
-recipes whose scores crowd around the thresholds, because that is where an engine that is a little off decides
-otherwise. Calibration and verification draw from different seeds and never share a recipe."""
+brighter or darker, with noise. The same recipe gives the same picture on every machine. ``choose`` searches
+for recipes whose scores crowd around the thresholds, because that is where an engine that is a little off
+decides otherwise. Calibration and verification draw from different seeds and never share a recipe."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -125,8 +125,8 @@ class Chosen:
 def choose(material: Material, spec: InputSpec, score: Score, count: int, share_near: float = 0.25) -> Chosen:
     """``count`` recipes of which at least ``share_near`` score near ``OPEN`` or ``CLOSE`` in some category.
 
-    ``score`` is the reference. Pictures that reach ``CLOSE`` by themselves are blended over those that do not,
-    first with fixed shares, then with the share that should meet a threshold.
+    ``score`` is the reference. Pictures that reach ``CLOSE`` by themselves are blended over those that do
+    not, first with fixed shares, then with the share that should meet a threshold.
 
     :raises ModelError: the pictures do not reach the thresholds of this model."""
     high, low = _sides(material, spec, score)

@@ -173,6 +173,10 @@ class Outbox:
             )
             return found.fetchone() is not None
 
+    def release(self) -> None:
+        """Close this thread's connection: for a thread that ends before the outbox does."""
+        self._file.release()
+
     def close(self) -> None:
         """Close every thread's connection."""
         self._file.close()

@@ -224,6 +224,13 @@ class OutboxFile:
                 return None
             return set_aside(self.path)
 
+    def release(self) -> None:
+        """Close this thread's connection, if it has one."""
+        held: _Held | None = getattr(self._local, "held", None)
+        if held is not None:
+            self._local.held = None
+            self._discard(held.db)
+
     def _let_go(self) -> None:
         """After an error open anew: a connection that was opened read-only would stay so for ever."""
         held: _Held | None = getattr(self._local, "held", None)

@@ -229,5 +229,5 @@ def test_a_target_that_tensorrt_rtx_does_not_know_is_answered_with_those_it_does
 
 def test_a_graph_in_fp32_is_refused_for_a_t4_with_the_compilers_reason(mine: Manifest) -> None:
     graph = onnx_graph.clean(engines.weights(mine)).SerializeToString()
-    with pytest.raises(ModelError, match="cannot compile the graph for sm_75: .*FP32 GEMM is not supported"):
+    with pytest.raises(ModelError, match=r"cannot compile the graph for sm_75: .*FP32 GEMM is not supported"):
         build_tensorrt.build_plan(graph, mine.spec, engine="tensorrt-rtx", target="sm_75", max_batch=4)

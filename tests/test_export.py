@@ -1,6 +1,7 @@
-"""The tutorial of ``docs/engines.md``: from a PyTorch checkpoint to an engine. Skipped only where PyTorch, which
-framewarden does not need, is not installed."""
+"""The tutorial of ``docs/engines.md``: from a PyTorch checkpoint to an engine. Skipped only where PyTorch is
+not installed, which framewarden does not need."""
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ pytest.importorskip(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_pytorch_checkpoint_becomes_a_model_that_scores_and_a_plan_for_a_t4(tmp_path: Path) -> None:
-    import torch
+    torch = importlib.import_module("torch")
 
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, padding=1),

@@ -4,6 +4,10 @@ Only what TensorRT 10.16, 11.4 and TensorRT-RTX 1.7 share is used: strongly type
 alone says what is computed in which precision, and one optimization profile over the batch size."""
 
 import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +20,14 @@ TYPICAL_BATCH = 8
 TURING = "sm_75"
 
 SURFACE: dict[str, tuple[str, ...]] = {
-    "Builder": ("create_network", "create_builder_config", "create_optimization_profile", "build_serialized_network"),
+    "Builder": ("create_network", "create_builder_config", "create_optimization_profile",
+                "build_serialized_network"),
     "INetworkDefinition": ("get_input", "num_inputs"),
     "OnnxParser": ("parse", "num_errors", "get_error"),
     "ParserError": ("desc",),
     "IBuilderConfig": (
-        "add_optimization_profile", "create_timing_cache", "set_timing_cache", "get_timing_cache", "max_aux_streams",
+        "add_optimization_profile", "create_timing_cache", "set_timing_cache", "get_timing_cache",
+        "max_aux_streams",
     ),
     "IOptimizationProfile": ("set_shape",),
     "ITimingCache": ("serialize",),
@@ -50,20 +56,23 @@ def refuse(engine: str, precision: str, target: str | None, here: str | None) ->
     :raises ConfigError: no such engine can be built here; says why and the cure."""
     if target is None and here is None:
         raise ConfigError(
-            f"--target: is missing, and this machine has no GPU to build for; name one, for a T4: --target {TURING}"
+            f"--target: is missing, and this machine has no GPU to build for; "
+            f"name one, for a T4: --target {TURING}"
         )
     target = target or here
     if engine == "tensorrt":
         if here != target:
             found = f"has {here}" if here else "has no GPU"
             raise ConfigError(
-                f"--engine tensorrt: builds on the target GPU only ({target}; this machine {found}); run this "
+                f"--engine tensorrt: builds on the target GPU only ({target}; this machine {found}); "
+                "run this "
                 "command there, or build here with --engine tensorrt-rtx"
             )
         return
     if target == TURING and precision == "int8":
         raise ConfigError(
-            f"--precision int8: TensorRT-RTX has no INT8 on Turing ({TURING}: its support matrix lists FP16 and "
+            f"--precision int8: TensorRT-RTX has no INT8 on Turing ({TURING}: its support matrix lists "
+            "FP16 and "
             "FP32 there); use --precision fp16, or on the GPU itself --engine tensorrt --precision int8"
         )
     if target == TURING and precision == "fp32":
@@ -114,7 +123,8 @@ def build_plan(
     config.add_optimization_profile(profile)
     if engine == "tensorrt":
         config.set_timing_cache(config.create_timing_cache(timing_cache), False)
-    built = builder.build_serialized_network(network, config)
+    with _stdout_as_stderr():
+        built = builder.build_serialized_network(network, config)
     if built is None:
         raise ModelError(f"{engine} cannot compile the graph for {target or 'this GPU'}: {logger.last}")
     cache = bytes(config.get_timing_cache().serialize()) if engine == "tensorrt" else b""
@@ -132,6 +142,19 @@ def _capability(trt: Any, target: str) -> Any:
             f"--target {target}: this TensorRT-RTX ({trt.__version__}) builds for {', '.join(known)} only"
         )
     return known[target]
+
+
+@contextmanager
+def _stdout_as_stderr() -> Iterator[None]:
+    """TensorRT-RTX's compiler prints warnings to the process's stdout, which is for machines."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 _loggers: dict[str, Any] = {}

@@ -1,7 +1,8 @@
 """OpenVINO on the CPU: the fastest engine there (bf16 where the processor has it).
 
-bf16 keeps 8 bits of a value. What a picture loses by that in the first layers is most of what a score is off by
-in the end, so the layers up to the manifest's ``exact_until`` stay f32: the network is cut there in two."""
+bf16 keeps 8 bits of a value. What a picture loses by that in the first layers is most of what a score is
+off by in the end, so the layers up to the manifest's ``exact_until`` stay f32: the network is cut there
+in two."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -47,14 +48,14 @@ def available_precisions() -> tuple[str, ...]:
 def int8_key(manifest: Manifest) -> Key:
     """What an int8 engine of this model on this machine is kept under."""
     core = ov.Core()
-    target = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')}"
+    about = (core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES"))
     return key_of(
         manifest,
         engines.sha256_of(engines.weights(manifest)),
         "openvino",
         "int8",
         runtime=f"openvino {ov.__version__}",
-        target=target,
+        target=" ".join(map(str, about)),
         recipe=INT8_RECIPE,
     )
 
@@ -73,7 +74,7 @@ def open_classifier(
     build`` made one here and found it within the manifest's tolerance, bf16 when the manifest has a tolerance
     for it, else f32. ``graph`` is a quantized ONNX file to use for int8 instead of the kept one.
 
-    :raises ModelError: weights missing or wrong, unreadable, or not what the manifest says; no int8 accepted."""
+    :raises ModelError: weights missing or wrong, unreadable, or not what the manifest says."""
     path = engines.weights(manifest)
     sha256 = engines.sha256_of(path)
     if precision is None:

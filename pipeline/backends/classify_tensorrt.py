@@ -1,6 +1,6 @@
 """TensorRT, or TensorRT-RTX, on a GPU: the batch stays where the pool put it, only scores come back.
 
-Nothing of TensorRT's runtime is touched before a GPU has been found: without one it does not fail, it crashes.
+Nothing of TensorRT's runtime is touched before a GPU has been found: without one it crashes.
 Written to what TensorRT 10.16, 11.4 and TensorRT-RTX 1.7 share (``SURFACE``)."""
 
 from collections.abc import Iterator
@@ -26,11 +26,12 @@ RECIPE = "1"
 SURFACE: dict[str, tuple[str, ...]] = {
     "Runtime": ("deserialize_cuda_engine",),
     "ICudaEngine": (
-        "create_execution_context", "num_io_tensors", "get_tensor_name", "get_tensor_mode", "get_tensor_dtype",
+        "create_execution_context", "num_io_tensors", "get_tensor_name", "get_tensor_mode",
+        "get_tensor_dtype",
         "get_tensor_profile_shape",
     ),
     "IExecutionContext": (
-        "set_input_shape", "set_tensor_address", "set_input_consumed_event", "execute_async_v3", "get_tensor_shape",
+        "set_input_shape", "set_tensor_address", "set_input_consumed_event", "execute_async_v3",
     ),
     "TensorIOMode": ("INPUT",),
 }  # fmt: skip
@@ -43,18 +44,16 @@ def open_classifier(
     threads: int,
     max_batch: int,
     precision: str | None = None,
-    plan: Path | None = None,
+    plan: tuple[str, str, Path] | None = None,
     gpu: int = 0,
 ) -> "TensorRtClassifier":
-    """Load a plan onto the GPU: ``plan``, or the one that ``engine build`` made here and found within the
-    manifest's tolerance (``precision`` None: the fastest of them). ``threads`` are not used.
+    """Load a plan onto the GPU: ``plan`` (engine, precision, file), or the fastest (of ``precision``) that
+    ``engine build`` made here and found within the manifest's tolerance. ``threads`` are not used.
 
-    :raises BackendError: there is no usable GPU. :raises ModelError: no plan, or not of this model and GPU."""
+    :raises BackendError: there is no usable GPU. :raises ModelError: no plan, or not for this one."""
     stream = open_stream(gpu)  # first of all: it fails in words where there is no GPU
-    name = _installed()
-    found = plan or _kept(manifest, name, precision, gpu)
-    kind = precision or ("f16" if plan else found.parent.name.rsplit("-", 2)[1])
-    return TensorRtClassifier(manifest, name, found, kind, stream, max_batch, gpu)
+    name, kind, path = plan or _kept(manifest, precision, gpu)
+    return TensorRtClassifier(manifest, name, path, kind, stream, max_batch, gpu)
 
 
 def key(manifest: Manifest, engine: str, precision: str, gpu: int = 0) -> Key:
@@ -104,7 +103,8 @@ class TensorRtClassifier:
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
             raise ModelError(
-                f"plan {plan}: {engine} {trt.__version__} cannot load it on this GPU: it belongs to another version "
+                f"plan {plan}: {engine} {trt.__version__} cannot load it on this GPU: it belongs to another "
+                "version "
                 f"or GPU; build it here: framewarden engine build {manifest.name} --engine {engine}"
             )
         self._names(trt, plan)
@@ -131,6 +131,9 @@ class TensorRtClassifier:
         :raises BackendError: the engine failed, or gave something that is not 0..1."""
         if not 1 <= len(pixels) <= self.max_batch:
             raise ValueError(f"a batch of {len(pixels)} pictures; 1 to {self.max_batch} are allowed")
+        if isinstance(pixels, np.ndarray):  # of a verification; the pool's batches are on the GPU
+            with self._here("upload a batch"):
+                pixels = self._cupy.asarray(np.ascontiguousarray(pixels, self._dtype))
         return self._reading.scores(self._run(pixels), self.info.engine)
 
     def close(self) -> None:
@@ -142,7 +145,8 @@ class TensorRtClassifier:
     def _run(self, pixels: Any) -> Any:
         if pixels.dtype != self._dtype or not pixels.flags.c_contiguous:
             raise BackendError(
-                f"{self.info.name} on {self.info.engine} takes contiguous {self._dtype}, the pool gave {pixels.dtype}"
+                f"{self.info.name} on {self.info.engine} takes contiguous {self._dtype}, "
+                f"the pool gave {pixels.dtype}"
             )
         count = len(pixels)
         with self._here("score a batch"):
@@ -178,9 +182,10 @@ class TensorRtClassifier:
             raise ModelError(f"plan {plan}: has inputs {inputs} and outputs {outputs}; one of each is needed")
         self._input, self._output = inputs[0], outputs[0]
         _, _, most = engine.get_tensor_profile_shape(self._input, 0)
-        if tuple(most)[1:] != self.spec.slot_shape() or tuple(most)[0] < self.max_batch:
+        if tuple(most)[1:] != self.spec.slot_shape() or next(iter(most)) < self.max_batch:
             raise ModelError(
-                f"plan {plan}: takes up to {tuple(most)}, this needs {(self.max_batch, *self.spec.slot_shape())}; "
+                f"plan {plan}: takes up to {tuple(most)}, "
+                f"this needs {(self.max_batch, *self.spec.slot_shape())}; "
                 f"build it again with --max-batch {self.max_batch}"
             )
 
@@ -199,23 +204,31 @@ class TensorRtClassifier:
             raise BackendError(f"the GPU failed to {what}: {error}") from error
 
 
-def _installed() -> str:
+def _installed() -> list[str]:
+    """Which of the two packages can be imported. :raises ConfigError: none."""
+    found = []
     for name in ENGINES:
         try:
             build_tensorrt.load(name)
         except ConfigError:
             continue
-        return name
-    raise ConfigError(f"TensorRT is not installed: {build_tensorrt.INSTALL['tensorrt']}")
+        found.append(name)
+    if not found:
+        raise ConfigError(f"TensorRT is not installed: {build_tensorrt.INSTALL['tensorrt']}")
+    return found
 
 
-def _kept(manifest: Manifest, engine: str, precision: str | None, gpu: int) -> Path:
-    for one in (precision,) if precision else PRECISIONS:
-        if (found := accepted(key(manifest, engine, one, gpu), PLAN)) is not None:
-            return found
+def _kept(manifest: Manifest, precision: str | None, gpu: int) -> tuple[str, str, Path]:
+    """Engine, precision and file of the fastest accepted plan."""
+    names = _installed()
+    for kind in (precision,) if precision else PRECISIONS:
+        for name in names:
+            if (found := accepted(key(manifest, name, kind, gpu), PLAN)) is not None:
+                return name, kind, found
     raise ModelError(
-        f"model {manifest.name}: no plan was built for this GPU, driver and version of {engine}: "
-        f"framewarden engine build {manifest.name} --engine {engine} --precision fp16"
+        f"model {manifest.name}: no plan was built for this GPU, driver and version of {names[0]}: "
+        f"framewarden engine build {manifest.name} --engine {names[0]} --precision fp16 "
+        f"--out {manifest.name}.plan"
     )
 
 

@@ -19,6 +19,7 @@ import av
 from av.codec import Codec
 from av.codec.codec import UnknownCodecError
 
+from pipeline.backends.ffmpeg_open import clockwise
 from pipeline.errors import DecodeError, SourceUnsupported
 from pipeline.flow.decode import Picture
 from pipeline.flow.source import Packet, StreamInfo
@@ -217,7 +218,7 @@ class SoftwareDecoder:
             return []
 
     def _picture(self, frame: av.VideoFrame, time_s: float, arrived: float) -> Picture:
-        turned = round(-frame.rotation / 90) * 90 % 360  # counter-clockwise there, clockwise here
+        turned = clockwise(frame.rotation)
         return Picture(time_s, frame.width, frame.height, arrived, turned or self._rotation, frame)
 
     def _concealed(self, time_s: float) -> DecodeError:

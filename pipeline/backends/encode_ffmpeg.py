@@ -38,9 +38,10 @@ def write_clip(
 ) -> Path:
     """Encode ``pictures`` (all of one size) at ``rate`` a second with a keyframe every ``gop`` pictures.
 
-    ``container`` is FFmpeg's name when the suffix does not tell it. ``options`` go to the encoder, ``container_options`` to the muxer; scene cuts
-    make no keyframe of their own unless they say so. Colours are BT.709, limited range unless ``full_range``.
-    The pictures are consumed one by one. Returns ``path``."""
+    ``container`` is FFmpeg's name when the suffix does not tell it. ``options`` go to the encoder,
+    ``container_options`` to the muxer; scene cuts make no keyframe of their own unless the options say so.
+    Colours are BT.709, limited range unless ``full_range``. The pictures are consumed one by one. Returns
+    ``path``."""
     path = Path(path)
     settings = {**FAST.get(codec, {}), **(options or {})}
     with av.open(str(path), "w", format=container, options=dict(container_options or {})) as output:

@@ -281,10 +281,16 @@ def _rotation(container: InputContainer, limits: Limits) -> int:
         stream.codec_context.options = {"max_pixels": str(limits.picture_pixels)}
         try:
             for frame in container.decode(stream):
-                return -frame.rotation % 360
+                return clockwise(frame.rotation)
         except av.FFmpegError:
             return 0  # a damaged first picture: the session will tell
     return 0
+
+
+def clockwise(rotation: float) -> int:
+    """Quarter turns clockwise, in degrees, of a display matrix's angle (counter-clockwise); 0 for one that is
+    no rotation at all."""
+    return round(-rotation / 90) * 90 % 360 if -180 <= rotation <= 180 else 0
 
 
 @functools.cache

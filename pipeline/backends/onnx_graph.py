@@ -4,6 +4,7 @@ Needed to build engines, never to run them: ``onnx``, ``onnxslim`` and ONNX Runt
 
 import importlib
 import io
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -116,6 +117,12 @@ def _errors(what: str) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Stdout is for machines, and what these tools warn of is judged by ``engine verify``."""
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)

@@ -47,6 +47,9 @@ def open_source(
         raise
 
 
+EARLY_S = 0.1
+
+
 class FfmpegSource:
     """One session; see ``flow.source.Source``. Used by one thread."""
 
@@ -144,6 +147,7 @@ class FfmpegSource:
             frame_rate=rate if rate and 0 < rate <= MAX_RATE else None,
             duration_s=duration,
             max_pixels=self._settings.limits.picture_pixels,
+            pictures=stream.frames or None if self._format == "mov" and not self._remote else None,
             has_index=seekable and self._format in _INDEXED,
             codec_parameters=context,
         )
@@ -157,7 +161,7 @@ class FfmpegSource:
             if time_s is None:
                 continue
             self._bound(packet.size)
-            arrived = self._due()
+            arrived = self._due(packet.is_keyframe)
             if arrived is None:
                 return
             self._tag += 1
@@ -191,17 +195,29 @@ class FfmpegSource:
                 f"({limits.frame_rate:g})"
             )
 
-    def _due(self) -> float | None:
-        """When the packet just read counts as arrived; waits for that at ``realtime``. None: told to stop."""
+    def _due(self, keyframe: bool) -> float | None:
+        """When the packet just read counts as arrived; waits for that at ``realtime``. None: told to stop.
+
+        What is no keyframe may be given up to ``EARLY_S`` before it is due: a sleep a packet would cost more
+        than reading it."""
         now = self._monotonic()
         if self._settings.pace == "asap":
             return now
         if self._started is None:
             self._started = now - self._clock.decode_s
         due = self._started + self._clock.decode_s
-        if due > now and self._stop.wait(due - now):
+        early_s = 0.0 if keyframe else EARLY_S
+        if due > now + early_s and self._stop.wait(due - now):
             return None
         return due
+
+    def _typed(self, error: Exception) -> SourceError:
+        """A vendor's error as ours."""
+        try:
+            with self._mapped():
+                raise error
+        except SourceError as typed:
+            return typed
 
     def _demux(self) -> "Iterator[av.Packet[VideoStream]]":
         """The stream's packets, every wait bounded, every error mapped."""
@@ -210,10 +226,9 @@ class FfmpegSource:
         while not self._stop.is_set():
             opened.deadline.restart(self._patience())
             try:
-                with self._mapped():
-                    packet = next(packets, None)
-            except SourceError as error:
-                raise self._first_cause() or error from error
+                packet = next(packets, None)  # no context manager here: it would cost more than the packet
+            except (av.FFmpegError, MemoryError, UnicodeError) as error:
+                raise self._first_cause() or self._typed(error) from error
             if packet is None and (cause := self._first_cause()):
                 raise cause
             if packet is None:

@@ -187,8 +187,8 @@ def _build(
 def verify(
     ctx: click.Context, models: Sequence[str], engine: str, pictures: Path | None, frames: int, as_json: bool
 ) -> None:
-    """Compare an engine's scores with the reference's (ONNX Runtime, f32), on pictures of which a quarter score
-    near a threshold.
+    """Compare an engine's scores with the reference's (ONNX Runtime, f32), on pictures of which a
+    quarter score near a threshold.
 
     Exit code 1 when a difference is above what the model's manifest accepts."""
     bad = False

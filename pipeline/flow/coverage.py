@@ -208,16 +208,21 @@ class CoverageLedger:
         books.marks = in_force + [mark for mark in books.marks if mark[0] > until_s]
         return gaps
 
-    def end(self, clock_s: float) -> list[Gap]:
+    def end(self, clock_s: float, *, cut_s: float | None = None) -> list[Gap]:
         """The stream is over at ``clock_s`` (a file: its duration): give the gap before it, close the books.
 
-        What follows the last sample is screened when the gap so far is kept."""
+        What follows the last sample is screened when the gap so far is kept. A file that breaks off at
+        ``cut_s`` is over there; from there to its duration everything is lost as ``corrupt``."""
         books = self._books
         if books.ended:
             return []
-        gap_s = clock_s - books.last_clock_s
+        over_s = clock_s if cut_s is None else min(cut_s, clock_s)
+        gap_s = over_s - books.last_clock_s
         whole = books.last_media_s is not None and kept(gap_s, self._max_gap_s)
-        gaps = self._settle(clock_s if whole else self._screened_until(), clock_s, clock_s, None)
+        gaps = self._settle(over_s if whole else self._screened_until(), over_s, over_s, None)
+        if over_s < clock_s:
+            books.marks = [(over_s, "corrupt")]
+            gaps += self._settle(over_s, clock_s, clock_s, None)
         books.ended = True
         return gaps
 
@@ -284,7 +289,8 @@ class CoverageLedger:
         if self._kind == "file":
             return Gap(from_s, to_s, from_s, to_s, cause)
         if line is None:
-            return Gap(self._books.last_media_s, None, from_s, to_s, cause)
+            began_s = self._books.last_media_s if self._books.one_session else None
+            return Gap(began_s, None, from_s, to_s, cause)
         return Gap(line.media_at(from_s), line.media_at(to_s), from_s, to_s, cause)
 
 

@@ -26,6 +26,7 @@ class StreamInfo:
     frame_rate: Fraction | None = None
     duration_s: float | None = None
     has_index: bool = False
+    pictures: int | None = None
     max_pixels: int = 0
     codec_parameters: Any = field(default=None, repr=False, compare=False)
 

@@ -68,7 +68,7 @@ class Account:
             self.drops["overload"] += 1
             self._ledger.mark("overload", clock_s)
             return []
-        waited = verdict.scored_at - sample.arrived
+        waited = max(0.0, verdict.scored_at - sample.arrived)
         late = self._live and waited > self._stale_s
         self.drops["late"] += late
         if self._live:
@@ -97,14 +97,13 @@ class Account:
     def end_file(self, begin: Begin, end: End) -> tuple[list[Gap], Totals]:
         """A file has been read: to its end, or as far as it goes.
 
-        It ends where reading ended, or where its header says when far more was promised; that is then
-        lost."""
+        It ends where its header says, or where reading ended when that is later. What the header promised is
+        lost when the file broke off, or when there is less of it than a last picture may stand for."""
         promised = begin.info.duration_s or 0.0
         read = end.time_s + (1.0 / float(begin.info.frame_rate) if begin.info.frame_rate else 0.0)
-        duration = promised if promised - read > self._max_gap_s / 2 else read
-        if duration > read:
-            self._ledger.mark(end.cause or "corrupt", end.time_s)
-        gaps = self._ledger.end(duration)
+        broken = end.cause is not None or promised - read > self._max_gap_s / 2
+        duration = max(promised, read)
+        gaps = self._ledger.end(duration, cut_s=read if broken else None)
         totals = Totals(duration, *self._ledger.totals, self.item_segments)
         self._past = self._so_far()
         self._ledger = self._open(0.0, None)

@@ -56,6 +56,18 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
 
+def contained(run: Callable[[], T]) -> T | Exception:
+    """Run it; what it raises is given, not raised, so that a surprise in one stream costs that stream alone.
+
+    :raises Closed: the other end has gone."""
+    try:
+        return run()
+    except Closed:
+        raise
+    except Exception as error:  # noqa: BLE001 - the caller logs it and lets its stream fail or try again
+        return error
+
+
 class Closable(Protocol):
     def close(self) -> None: ...
 

@@ -20,12 +20,18 @@ class Flagging:
         self._rules = {category: config.segment_rules(stream, category) for category in categories}
         self._lookout = Lookout(self._rules, config.sampling_of(stream))
         self._builders: dict[str, SegmentBuilder] = {}
+        self._shorter = 0
         self._found_by: dict[str, tuple[ModelInfo, float]] = {}
 
     @property
     def open_segments(self) -> int:
         """Segments that go on now."""
         return sum(builder.open is not None for builder in self._builders.values())
+
+    @property
+    def shorter(self) -> int:
+        """Segments that stayed under ``min_s``: they were not published."""
+        return self._shorter + sum(builder.shorter for builder in self._builders.values())
 
     def begin(self, resumed_s: float | None) -> None:
         """A session begins; ``resumed_s`` is its last sample before a crash, if it goes on after one."""
@@ -42,6 +48,9 @@ class Flagging:
         for category, (score, info) in verdict.scores.items():
             self._note(category, score, info)
             changes += self._by_model(category, self._builders[category].add(time_s, score))
+        if verdict.dropped:  # not every category was scored: no look may reach across it
+            self._lookout.restart(None)
+            return changes, None
         scores = {category: score for category, (score, _) in verdict.scores.items()}
         return changes, self._lookout.judge(time_s, scores)
 
@@ -68,7 +77,9 @@ class Flagging:
     def end(self, time_s: float, reason: EndReason) -> list[Change]:
         """The session is over."""
         builders, self._builders = self._builders, {}
-        return [c for name, b in builders.items() for c in self._by_model(name, b.end(time_s, reason))]
+        changes = [c for name, b in builders.items() for c in self._by_model(name, b.end(time_s, reason))]
+        self._shorter += sum(builder.shorter for builder in builders.values())
+        return changes
 
     def _note(self, category: str, score: float, info: ModelInfo) -> None:
         """Remember who gave the highest score of the segment that goes on, or may begin."""

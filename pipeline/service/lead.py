@@ -68,11 +68,11 @@ class Lead:
 
 
 class Budget:
-    """CPU seconds that closer looks and bursts may take from the other live streams: a share of the cores,
-    with one second a core saved up, the half of it for looks alone: a boundary is worth more than watching on.
+    """CPU seconds that closer looks and bursts may take from the other live streams.
 
-    ``picture_s`` is what scoring one picture takes on one model. ``closed`` is set while the worker is
-    overloaded: what is promised to all goes before a closer look at one."""
+    A share of the cores, with one second a core saved up; the half of that is for looks alone: a boundary is
+    worth more than watching on. ``picture_s`` is what scoring one picture takes on one model. ``closed`` is
+    set while the worker is overloaded: what is promised to all goes before a closer look at one."""
 
     def __init__(self, cores: int, share: float, picture_s: float) -> None:
         self.picture_s = picture_s

@@ -2,18 +2,24 @@
 
 import random
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+
+import structlog
 
 from pipeline import events, inputs
 from pipeline.backends.registry import open_source
 from pipeline.backends.source_ffmpeg import SourceSettings
 from pipeline.config import Config, Stream
-from pipeline.errors import SourceEnded, SourceError, SourceNotFound
+from pipeline.errors import SourceCorrupt, SourceEnded, SourceError, SourceNotFound
 from pipeline.flow.coverage import Cause
 from pipeline.flow.sample import Sampler
 from pipeline.flow.segment import EndReason
 from pipeline.flow.source import Source
+from pipeline.masking import mask_text
 from pipeline.outbox import Outbox
+from pipeline.service.crew import contained
 from pipeline.service.messages import Begin, End, Gone, Item, Message, Trouble
 from pipeline.service.retry import Backoff, HostGate
 from pipeline.service.session import Desk, Session
@@ -67,6 +73,7 @@ class Reader:
             else:
                 failed = self._run_files()
         finally:
+            self._outbox.release()
             reason: EndReason = "shutdown" if self._stop.is_set() else "end_of_stream"
             self._send(Gone(time.monotonic(), reason, failed))
 
@@ -78,8 +85,7 @@ class Reader:
     def _run_url(self) -> str | None:
         """Connect, and again whenever a live source is away; a recording is read once."""
         while not self._stop.is_set():
-            with self._gate.connecting(inputs.split_url(self._stream.url).host, self._stop):
-                failed = self._item(Item(), self._stream.url)
+            failed = self._contained(lambda: self._item(Item(), self._stream.url), Item())
             if not self._live and not self._stream.loop:
                 return failed
             self._stop.wait(self._backoff.next_wait(time.monotonic()))
@@ -89,7 +95,11 @@ class Reader:
         """Every file of the entry, pass by pass; the first failure in words."""
         failed: str | None = None
         while not self._stop.is_set():
-            failures = [self._file(path) for path in self._paths() if not self._stop.is_set()]
+            paths = self._paths()
+            if isinstance(paths, str):
+                failures: list[str | None] = [paths]
+            else:
+                failures = [self._file(path) for path in paths if not self._stop.is_set()]
             bad = [failure for failure in failures if failure is not None]
             failed = failed or (bad[0] if bad else None)
             if not self._stream.loop:
@@ -102,20 +112,43 @@ class Reader:
         """Files of a folder or glob, those that are there and those that appear."""
         watch = inputs.Watch(self._stream.url, self._reach)
         while not self._stop.is_set():
-            for path in watch.poll(time.monotonic()):
+            try:
+                paths = watch.poll(time.monotonic())
+            except SourceError as error:  # not mounted yet, or gone for a while
+                paths, trouble = [], str(error)
+            else:
+                trouble = ""
+            self._desk.position.trouble = trouble
+            for path in paths:
                 if not self._stop.is_set():
                     self._file(path)
             self._stop.wait(WATCH_S)
 
-    def _paths(self) -> list[Path]:
+    def _paths(self) -> list[Path] | str:
+        """The files of the entry, or why there are none."""
         try:
             return inputs.expand(self._stream.url, self._reach)
         except SourceError as error:
-            self._away(Item(self._stream.url), error)
-            return [Path(self._stream.url)] if isinstance(error, SourceNotFound) else []
+            return self._away(Item(self._stream.url), error)
 
     def _file(self, path: Path) -> str | None:
         """Screen one file unless that was done before; why it failed, if it did."""
+        return self._contained(lambda: self._one_file(path), Item(str(path)))
+
+    def _contained(self, run: Callable[[], str | None], item: Item) -> str | None:
+        """A surprise costs this stream its session, and nobody else anything; it is logged with its
+        traceback."""
+        outcome = contained(run)
+        if not isinstance(outcome, Exception):
+            return outcome
+        return self._away(item, self._surprise(outcome, item))
+
+    def _surprise(self, error: Exception, item: Item) -> SourceCorrupt:
+        structlog.get_logger().error("stream.surprise", stream=self._stream.id, exc_info=error)
+        text = f"{type(error).__name__}: {mask_text(str(error))}"
+        return SourceCorrupt(f"{item.path or self._stream.id}: cannot be screened: {text}")
+
+    def _one_file(self, path: Path) -> str | None:
         try:
             stat = path.stat()
         except OSError as exc:
@@ -133,30 +166,51 @@ class Reader:
     def _item(self, item: Item, url: str) -> str | None:
         """One session, from opening to end; why it gave no picture, if it gave none."""
         try:
-            source = open_source(self._settings(url), stop=self._stop)
+            with self._connecting(url):
+                source = open_source(self._settings(url), stop=self._stop)
         except SourceError as error:
             return self._away(item, error)
         self._connected = True
-        begin = self._begin(source, item)
-        self._desk.lead.forget()
-        self._send(begin)
-        sampler = Sampler(self._config.sampling_of(self._stream), kind=source.kind, rng=self._rng)
-        sampled, end = 0, End("stream_lost", 0.0, time.monotonic(), "disconnected")
-        try:
-            with source, self._desk.admission.decoder(source.info) as decoder:
-                session = Session(source, decoder, sampler, self._desk, begin.resumed_s)
-                try:
-                    end = session.read()
-                finally:
-                    sampled = session.sampled
-        except SourceError as error:
-            end = self._broken(error)
-        finally:
-            self._send(end)
+        with source:
+            try:
+                begin = self._begin(source, item)
+            except SourceError as error:
+                return self._away(item, error)
+            self._desk.lead.forget()
+            self._send(begin)
+            end, sampled = self._session(source, begin)
+        self._send(end)
         if sampled or end.reason == "shutdown":
             self._backoff.succeeded()
             return None
         return end.text or f"{item.path or self._stream.id}: gave no picture"
+
+    def _session(self, source: Source, begin: Begin) -> tuple[End, int]:
+        """Read an open source; how it ended, and how many pictures were sampled."""
+        sampler = Sampler(self._config.sampling_of(self._stream), kind=source.kind, rng=self._rng)
+        sampled = 0
+
+        def read() -> End:
+            nonlocal sampled
+            with self._desk.admission.decoder(source.info) as decoder:
+                session = Session(source, decoder, sampler, self._desk, begin.resumed_s)
+                try:
+                    return session.read()
+                finally:
+                    sampled = session.sampled
+
+        outcome = contained(read)
+        if isinstance(outcome, SourceError):
+            return self._broken(outcome), sampled
+        if isinstance(outcome, Exception):
+            return self._broken(self._surprise(outcome, begin.item)), sampled
+        return outcome, sampled
+
+    def _connecting(self, url: str) -> AbstractContextManager[None]:
+        """A place among those that connect to this host, for as long as it takes to open."""
+        if not inputs.is_remote(url):
+            return nullcontext()
+        return self._gate.connecting(inputs.split_url(url).host, self._stop)
 
     def _away(self, item: Item, error: SourceError) -> str:
         """It could not be opened: a live stream goes on trying, a file has failed."""

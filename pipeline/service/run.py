@@ -159,8 +159,10 @@ def _jobs(config: Config) -> tuple[list[Job], list[tuple[Stream, str]]]:
             stream.model_copy(update={"id": str(path) if many else stream.id, "url": str(path)})
             for path in paths
         ]
-    unique = {stream.id: stream for stream in streams}.values()
-    return [Job(number, stream, "file") for number, stream in enumerate(unique, start=1)], missing
+    unique = {s.url if inputs.is_remote(s.url) else str(Path(s.url).resolve()): s for s in reversed(streams)}
+    return [
+        Job(number, stream, "file") for number, stream in enumerate(reversed(unique.values()), start=1)
+    ], missing
 
 
 def _outcome(

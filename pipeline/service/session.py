@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from pipeline.errors import DecodeError
+from pipeline.flow.coverage import Cause
 from pipeline.flow.decode import Decoder, Picture
 from pipeline.flow.frames import Frame, FramePool
 from pipeline.flow.look import Look
@@ -15,6 +16,7 @@ from pipeline.flow.pick import pictures
 from pipeline.flow.ring import PacketRing
 from pipeline.flow.sample import Sampler
 from pipeline.flow.sample_ahead import with_last
+from pipeline.flow.segment_rules import EndReason
 from pipeline.flow.source import Packet, Source, StreamInfo
 from pipeline.service.admission import Admission
 from pipeline.service.lead import Budget, Lead
@@ -32,7 +34,9 @@ class Position:
 
     ``gap_s`` is the gap in force: the promise, or more while the worker is overloaded. ``skipped`` counts
     files that were screened before; ``sender_s`` is the Unix time of media second 0 by the sender's clock,
-    where it tells; ``refused`` counts closer looks for which there was no budget."""
+    where it tells; ``refused`` counts closer looks for which there was no budget, ``trouble`` says what is
+    wrong between sessions, ``dropped`` counts pictures for which there was no slot, beside those that were
+    told of."""
 
     gap_s: float
     time_s: float = 0.0
@@ -43,8 +47,10 @@ class Position:
     damaged: int = 0
     skipped: int = 0
     refused: int = 0
+    dropped: int = 0
     held_bytes: int = 0
     sender_s: float | None = None
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,8 @@ class Session:
         self._resumed_s = resumed_s
         keep_s = sampler.rules.max_gap_s + LAG_S if desk.live else desk.lead.reach * sampler.rules.max_gap_s
         self._ring = PacketRing(keep_s)
+        self._told_s = float("-inf")
+        self._packets = 0
 
     def read(self) -> End:
         """Every packet, to the end of the source or until ``stop``.
@@ -93,13 +101,20 @@ class Session:
             self._answer()
         while not desk.lead.wait(desk.stop, idle=True) and not desk.stop.is_set():
             self._answer()
-        stopped = desk.stop.is_set()
-        return End("shutdown" if stopped else "end_of_stream", desk.position.time_s, time.monotonic())
+        reason: EndReason = "shutdown" if desk.stop.is_set() else "end_of_stream"
+        cause: Cause | None = "corrupt" if reason == "end_of_stream" and self._too_few() else None
+        return End(reason, desk.position.time_s, time.monotonic(), cause)
+
+    def _too_few(self) -> bool:
+        """Whether a file read from its start gave fewer pictures than its index holds."""
+        promised = self._source.info.pictures
+        return promised is not None and self._resumed_s is None and self._packets < promised
 
     def _note(self, packet: Packet) -> None:
         position, sampler = self._desk.position, self._sampler
         position.time_s = max(position.time_s, packet.time_s)
         position.packets += 1
+        self._packets += 1
         if position.gap_s != sampler.gap_s:
             sampler.stretch(position.gap_s)
         if packet.keyframe:
@@ -135,21 +150,39 @@ class Session:
         number = next(desk.samples)
         if self._sampler.watching:
             self._pay_for_scoring()
+        frames = self._store(picture, number)
+        if desk.live and not any(frames.values()) and not self._worth_saying(picture.time_s):
+            desk.position.dropped += 1
+            return
         desk.lead.sent()
-        desk.send(Sample(number, picture.time_s, picture.arrived, self._store(picture, number)))
+        desk.send(Sample(number, picture.time_s, picture.arrived, frames))
+
+    def _worth_saying(self, time_s: float) -> bool:
+        """Whether a picture for which there was no slot is to be told of: one in a gap's time is enough, so
+        that nothing piles up while all wait for a disk."""
+        worth = not self._told_s <= time_s < self._told_s + self._sampler.gap_s
+        if worth:
+            self._told_s = time_s
+        return worth
 
     def _pay_for_scoring(self) -> None:
         if self._desk.live:
             self._desk.budget.spend(self._desk.budget.picture_s * len(self._desk.pools))
 
     def _store(self, picture: Picture, number: int) -> dict[str, Frame | None]:
-        live = self._desk.live
-        return {
-            model: pool.store(
-                picture, stream=self._desk.number, sample=number, live=live, timeout=0 if live else None
-            )
-            for model, pool in self._desk.pools.items()
-        }
+        """A slot of each model. :raises DecodeError: it cannot be converted; no slot is held then."""
+        live, frames = self._desk.live, dict[str, Frame | None]()
+        try:
+            for model, pool in self._desk.pools.items():
+                frames[model] = pool.store(
+                    picture, stream=self._desk.number, sample=number, live=live, timeout=0 if live else None
+                )
+        except DecodeError:
+            for frame in frames.values():
+                if frame is not None:
+                    frame.release()
+            raise
+        return frames
 
     # ---- closer looks
     # ---------------------------------------------------------------------------------------
@@ -169,33 +202,36 @@ class Session:
             desk.send(Looked(look.number))
 
     def _look(self, look: Look, info: StreamInfo) -> None:
-        """Decode the interval from the packets that are held and send the pictures that are due in it."""
+        """Decode the interval from the packets that are held and send the pictures that are due in it. Damage
+        ends it early."""
         due = list(look.due())
         packets = self._ring.since(look.from_s) if due else []
         if not packets:
             return
-        with self._desk.admission.decoder(info) as decoder:
-            for picture in _between(packets, decoder, look):
-                if due and picture.time_s >= due[0] - 1e-3:
-                    due = [time_s for time_s in due if time_s > picture.time_s + 1e-3]
-                    self._pay_for_scoring()
-                    picture = replace(picture, arrived=time.monotonic())  # its packet came long ago
-                    number = next(self._desk.samples)
-                    frames = self._store(picture, number)
-                    self._desk.send(LookSample(look.number, number, picture.time_s, picture.arrived, frames))
+        try:
+            with self._desk.admission.decoder(info) as decoder:
+                for picture in _between(packets, decoder, look):
+                    if due and picture.time_s >= due[0] - 1e-3:
+                        due = [time_s for time_s in due if time_s > picture.time_s + 1e-3]
+                        self._send_look(look, picture)
+        except DecodeError:
+            return
+
+    def _send_look(self, look: Look, picture: Picture) -> None:
+        self._pay_for_scoring()
+        now = replace(picture, arrived=time.monotonic())  # its packet came long ago
+        number = next(self._desk.samples)
+        self._desk.send(LookSample(look.number, number, now.time_s, now.arrived, self._store(now, number)))
 
 
 def _between(packets: list[Packet], decoder: Decoder, look: Look) -> Iterator[Picture]:
-    """The pictures strictly between the look's two ends, in order; damage ends it early."""
-    try:
-        for packet in packets:
-            for picture in decoder.decode(packet):
-                if picture.time_s >= look.to_s - 1e-6:
-                    return
-                if picture.time_s > look.from_s + 1e-6:
-                    yield picture
-        for picture in decoder.flush():
-            if look.from_s + 1e-6 < picture.time_s < look.to_s - 1e-6:
+    """The pictures strictly between the look's two ends, in order."""
+    for packet in packets:
+        for picture in decoder.decode(packet):
+            if picture.time_s >= look.to_s - 1e-6:
+                return
+            if picture.time_s > look.from_s + 1e-6:
                 yield picture
-    except DecodeError:
-        return
+    for picture in decoder.flush():
+        if look.from_s + 1e-6 < picture.time_s < look.to_s - 1e-6:
+            yield picture

@@ -13,13 +13,12 @@ from pipeline.outbox import Finished, Progress
 from pipeline.service.account import Account
 from pipeline.service.flagging import Change, Flagging
 from pipeline.service.lead import Lead
-from pipeline.service.messages import Begin, End, Gone, Trouble
+from pipeline.service.messages import Begin, End, Gone, Item, Trouble
 from pipeline.service.order import Model, Sequencer, Verdict
 from pipeline.service.orders import Add
 from pipeline.service.report import Recording, Reporter
 from pipeline.service.session import Position
 
-UNKNOWN = (None, None)
 LIVE_LOOK_S, FILE_LOOK_S = 1.5, 30.0
 """A closer look that is not answered in this time is given up: the boundary stays as uncertain as it was."""
 RECORD_S, FLAGGED_RECORD_S = 5.0, 1.0
@@ -48,6 +47,7 @@ class StreamScreen:
         self._lead = lead
         self._look_until_s = 0.0
         self._recorded_s = 0.0
+        self._latency: tuple[float | None, float | None] = (None, None)
         sampling = config.sampling_of(order.stream)
         self._max_gap_s, self._most_gap_s = sampling.max_gap_s, sampling.most_gap_s
         categories = tuple(dict.fromkeys(c for model in models.values() for c in model.categories))
@@ -120,14 +120,14 @@ class StreamScreen:
             return False
         seen = self.results.answer(give_up=now >= self._look_until_s)
         if seen is not None:
-            self._publish(self._flagging.refine(seen), UNKNOWN, unix)
+            self._publish(self._flagging.refine(seen), unix)
         return seen is not None
 
     def collect(self, now: float) -> Recording:
         """What has to be recorded since the last call; how far it got is said beside an event, every second
         while a segment is open, and every few seconds else."""
         out = self._report.collect()
-        if self._dirty and self._begin is not None:
+        if self._dirty and (self._begin is not None or self._live):
             every_s = FLAGGED_RECORD_S if self._flagging.open_segments else RECORD_S
             if out or now - self._recorded_s >= every_s:
                 out.progress.append(self._progress(self._begin))
@@ -157,8 +157,12 @@ class StreamScreen:
 
     def _close(self, end: End, now: float, unix: float) -> None:
         """The session is over; what is open ends with it."""
-        reason = self.stop_reason if end.reason == "shutdown" else end.reason
-        self._publish(self._flagging.end(end.time_s, reason), UNKNOWN, unix)
+        reason, time_s = end.reason, end.time_s
+        if end.reason == "shutdown":
+            reason = self.stop_reason
+            if not self._live and self._account.last_scored_s is not None:
+                time_s = self._account.last_scored_s  # from there on it is screened again
+        self._publish(self._flagging.end(time_s, reason), unix)
         self._reason = mask_text(end.text or end.word)
         if self._live:
             self._close_live(end, unix)
@@ -206,12 +210,12 @@ class StreamScreen:
             self._set_clock(now - sample.arrived + sample.time_s, unix)
         self._report.gaps(self._account.sample(verdict, stretched=self._stretched), now, unix)
         self._dirty = self._dirty or not verdict.dropped
-        latency = (verdict.scored_at - sample.arrived, now - verdict.scored_at)
+        self._latency = (verdict.scored_at - sample.arrived, now - verdict.scored_at)
         changes, look = self._flagging.add(verdict)
-        self._publish(changes, latency, unix)
-        self._lead.decided()
+        self._publish(changes, unix)
         if look is not None:
             self._look(look, now)
+        self._lead.decided()  # last: a reader with nothing left to wait for may leave
 
     def _look(self, look: Look, now: float) -> None:
         """Ask the reader for a closer look; until it is answered nothing later of this stream is decided."""
@@ -226,31 +230,34 @@ class StreamScreen:
         sender_s = self._position.sender_s
         if sender_s is not None:
             self._report.wall = WallClock(sender_s, "sender")
-        elif self._report.wall.epoch_s is None:
-            self._report.wall = WallClock(unix - ago_s, "arrival")
+            return
+        # Packets may come late or in a burst, never early: the earliest epoch is the nearest to the truth.
+        known = self._report.wall.epoch_s if self._report.wall.clock == "arrival" else None
+        self._report.wall = WallClock(min(unix - ago_s, known or float("inf")), "arrival")
 
     def _pass_time(self, now: float, unix: float) -> None:
         """Nothing waits to be scored: report a gap that lasts, close what is over by now."""
-        self._report.gaps(self._account.pass_time(now), now, unix)
+        gaps = self._account.pass_time(now)
+        self._report.gaps(gaps, now, unix)
+        self._dirty = self._dirty or bool(gaps)  # what was reported must not be reported again after a crash
         if self._live and self._flagging.open_segments:
             # Pictures come out behind the packets by a reordering, or by a gap that is being caught up.
             sure_s = self._position.time_s - SURE_GAPS * self._max_gap_s
-            self._publish(self._flagging.advance(sure_s), UNKNOWN, unix)
+            self._publish(self._flagging.advance(sure_s), unix)
 
-    def _publish(
-        self, changes: Sequence[Change], latency_s: tuple[float | None, float | None], unix: float
-    ) -> None:
+    def _publish(self, changes: Sequence[Change], unix: float) -> None:
+        """Revisions, with the latency of the last sample that was decided."""
         self._account.published(sum(segment.rev == 1 for segment, _ in changes))
-        self._report.segments(changes, latency_s, unix)
+        self._report.segments(changes, self._latency, unix)
 
-    def _progress(self, begin: Begin) -> Progress:
-        item = begin.item
+    def _progress(self, begin: Begin | None) -> Progress:
+        item = begin.item if begin is not None else Item()
         return Progress(
             stream=self._stream.id,
             item="" if self._live else item.path,  # a live stream has one ledger, whatever it plays
             size=item.size,
             mtime=item.mtime,
-            session=begin.session,
+            session=begin.session if begin is not None else "",
             last_scored_s=self._account.last_scored_s,
             ledger=self._account.snapshot(),
             segments=self._account.item_segments,
@@ -267,12 +274,13 @@ class StreamScreen:
             "url": mask_url(self._stream.url),
             "kind": self._kind,
             "state": self._state,
-            "reason": self._reason or skipped,
+            "reason": self._reason or position.trouble or skipped,
             "plan": position.plan,
             "why": f"overloaded: a picture every {position.gap_s:.1f} s" if self._stretched else position.why,
             "gap_s": round(position.gap_s, 3),
             "max_gap_s": self._max_gap_s,
             "open_segments": self._flagging.open_segments,
+            "shorter": self._flagging.shorter,
             "item": self._begin.item.path if self._begin else "",
             "position_s": round(position.time_s, 3),
             "duration_s": info.duration_s if info else None,

@@ -256,7 +256,7 @@ class Worker:
                 self._screens[frame.stream].results.scored(frame.sample, name, row, done)
                 self._touched.add(frame.stream)
             if frame.live:
-                self._latencies.append(done - frame.arrived)
+                self._latencies.append(max(0.0, done - frame.arrived))
                 self._overload.scored(done - frame.arrived)
 
     def _decide(self, now: float) -> None:

@@ -18,13 +18,14 @@ from av.bitstream import BitStreamFilterContext
 from av.packet import PacketSideData
 
 from pipeline.backends.decode_software import TURNS, decoder_available, sniff
-from pipeline.backends.registry import open_decoder
+from pipeline.backends.registry import Device, open_decoder
 from pipeline.errors import DecodeError, SourceUnsupported
 from pipeline.flow.decode import Decoder, Picture
 from pipeline.flow.pick import pictures
 from pipeline.flow.sample import Sampler, SamplingRules
 from pipeline.flow.source import Packet, StreamInfo
 from tests.fixtures.media import Clips, demux
+from tests.gpu.surfaces import HostCopies
 
 Open = Callable[[StreamInfo], Decoder]
 
@@ -52,17 +53,60 @@ KINDS: dict[str, dict[str, object]] = {
     "odd-size": {"codec": "libx264", "width": 129, "height": 97, "pixel_format": "yuv444p"},
     "odd-size-4:2:0": {"codec": "libvpx-vp9", "suffix": ".webm", "width": 129, "height": 97},
 }
+NOT_ON_NVDEC = ("h264-10-bit", "h264-4:4:4", "mpeg4-avi", "mjpeg", "odd-size")
+"""Kinds that NVDEC refuses: never in CODECS or FORMS, but for H.264 of 10 bits, which newer GPUs than Hopper
+decode."""
+LARGER = 192
+"""Clips for a GPU have so many more pixels a side: NVDEC's smallest HEVC is 144 x 144."""
 
 
-@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.needs_gpu)])
-def opened(request: pytest.FixtureRequest) -> Open:
-    return lambda info: open_decoder(info, device=request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test of ``opened`` runs on both devices; those of ``kind`` on what the device takes."""
+    needs_gpu = pytest.mark.needs_gpu
+    if "kind_name" in metafunc.fixturenames:
+        on_cpu = [pytest.param("cpu", name, id=f"cpu-{name}") for name in KINDS]
+        on_gpu = [
+            pytest.param("gpu", name, id=f"gpu-{name}", marks=needs_gpu)
+            for name in KINDS
+            if name not in NOT_ON_NVDEC
+        ]
+        metafunc.parametrize(("device", "kind_name"), on_cpu + on_gpu)
+    elif "device" in metafunc.fixturenames:
+        metafunc.parametrize("device", ["cpu", pytest.param("gpu", marks=needs_gpu)])
 
 
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest, clips: Clips) -> tuple[StreamInfo, list[Packet], Path]:
-    path = clips(**KINDS[request.param])
+@pytest.fixture
+def opened(device: Device) -> Open:
+    """Opens decoders of a device, through the registry as production does; their pictures are in main
+    memory."""
+    if device == "cpu":
+        return open_decoder
+    return lambda info: HostCopies(open_decoder(info, device="gpu"))
+
+
+@pytest.fixture
+def kind(device: Device, kind_name: str, clips: Clips) -> tuple[StreamInfo, list[Packet], Path]:
+    path = clip_of(kind_name, device, clips)
     return *demux(path), path
+
+
+def clip_of(name: str, device: Device, clips: Clips) -> Path:
+    """The clip of a kind, large enough for the device."""
+    about = KINDS[name]
+    if device == "gpu":
+        sizes = {"width": about.get("width", 128), "height": about.get("height", 96)}
+        about = about | {side: int(str(size)) + LARGER for side, size in sizes.items()}
+    return clips(**about)
+
+
+def alike(found: np.ndarray, expected: np.ndarray, device: Device) -> bool:
+    """The same to the last bit; NVDEC's pictures within two levels of 8 bits."""
+    if device == "cpu":
+        return np.array_equal(found, expected)
+    levels = 2 * 256 ** (expected.itemsize - 1)
+    return found.shape == expected.shape and bool(
+        np.abs(found.astype(np.int32) - expected.astype(np.int32)).max() <= levels
+    )
 
 
 def pixels(picture: Picture) -> np.ndarray:
@@ -101,7 +145,7 @@ def spoilt(packet: Packet, how: str) -> Packet:
 
 
 def test_pictures_come_out_in_presentation_order_each_once_with_its_packets_time(
-    opened: Open, kind: tuple[StreamInfo, list[Packet], Path]
+    opened: Open, device: Device, kind: tuple[StreamInfo, list[Packet], Path]
 ) -> None:
     info, packets, path = kind
     found = feed_all(opened(info), packets)
@@ -110,11 +154,11 @@ def test_pictures_come_out_in_presentation_order_each_once_with_its_packets_time
     assert all(picture.arrived == arrived[picture.time_s] for picture in found)
     assert {(picture.width, picture.height) for picture in found} == {(info.width, info.height)}
     for picture, expected in zip(found, truth(path), strict=True):
-        assert np.array_equal(pixels(picture), expected)
+        assert alike(pixels(picture), expected, device)
 
 
 def test_a_still_is_the_picture_that_decoding_everything_gives(
-    opened: Open, kind: tuple[StreamInfo, list[Packet], Path]
+    opened: Open, device: Device, kind: tuple[StreamInfo, list[Packet], Path]
 ) -> None:
     info, packets, path = kind
     decoder, expected = opened(info), truth(path)
@@ -125,12 +169,12 @@ def test_a_still_is_the_picture_that_decoding_everything_gives(
         picture = decoder.still(packet)
         assert picture is not None
         assert picture.time_s == packet.time_s
-        assert np.array_equal(pixels(picture), expected[order.index(packet.time_s)])
+        assert alike(pixels(picture), expected[order.index(packet.time_s)], device)
     assert decoder.damaged == 0
 
 
 def test_decoding_from_any_keyframe_gives_nothing_shown_before_it(
-    opened: Open, kind: tuple[StreamInfo, list[Packet], Path]
+    opened: Open, device: Device, kind: tuple[StreamInfo, list[Packet], Path]
 ) -> None:
     """Leading pictures of an open GOP refer to what was not fed."""
     info, packets, path = kind
@@ -138,7 +182,7 @@ def test_decoding_from_any_keyframe_gives_nothing_shown_before_it(
     found = feed_all(opened(info), packets[start:])
     assert found[0].time_s == packets[start].time_s
     expected = truth(path)
-    assert np.array_equal(pixels(found[0]), expected[len(expected) - len(found)])
+    assert alike(pixels(found[0]), expected[len(expected) - len(found)], device)
 
 
 def test_a_still_between_fed_packets_does_not_disturb_them(opened: Open, clips: Clips) -> None:
@@ -181,11 +225,12 @@ def test_the_packets_own_timestamp_is_left_as_it_was(opened: Open, clips: Clips)
 @pytest.mark.parametrize("how", ["cut", "zeroed"])
 @pytest.mark.parametrize("name", ["h264-b-frames", "h264-ts", "mpeg2-ts", "mpeg4-avi", "mjpeg"])
 def test_a_damaged_packet_is_an_error_and_the_next_keyframe_decodes(
-    opened: Open, clips: Clips, name: str, how: str
+    clips: Clips, name: str, how: str
 ) -> None:
+    """In software: NVDEC conceals, and PyNvVideoCodec does not say so."""
     info, packets = demux(clips(**KINDS[name]))
     keyframes = [number for number, packet in enumerate(packets) if packet.keyframe]
-    decoder = opened(info)
+    decoder = open_decoder(info)
     wrong = spoilt(packets[keyframes[1]], how)
     with pytest.raises(DecodeError, match="damaged"):
         decoder.still(wrong)
@@ -201,7 +246,7 @@ def test_a_damaged_packet_is_an_error_and_the_next_keyframe_decodes(
 
 
 @pytest.mark.parametrize("name", ["h264-b-frames", "mpeg4-avi"])
-def test_what_depends_on_a_damaged_packet_is_not_given(opened: Open, clips: Clips, name: str) -> None:
+def test_what_depends_on_a_damaged_packet_is_not_given(clips: Clips, name: str) -> None:
     """Each reference picture of the second GOP in turn. Where damage is noticed, what comes out is right
     to the last pixel, but for B pictures shown before one that was concealed; the third GOP is whole."""
     path = clips(**KINDS[name])
@@ -211,7 +256,7 @@ def test_what_depends_on_a_damaged_packet_is_not_given(opened: Open, clips: Clip
     victims = [n for n in range(second + 1, third) if not packets[n].disposable]
     noticed = 0
     for victim, how in [(victim, how) for victim in victims for how in ("cut", "zeroed")]:
-        decoder = opened(info)
+        decoder = open_decoder(info)
         found = feed_all(decoder, [spoilt(p, how) if n == victim else p for n, p in enumerate(packets)])
         if decoder.damaged == 0:
             continue
@@ -224,6 +269,26 @@ def test_what_depends_on_a_damaged_packet_is_not_given(opened: Open, clips: Clip
     assert noticed > len(victims)
 
 
+@pytest.mark.parametrize("how", ["cut", "zeroed"])
+@pytest.mark.parametrize("name", ["h264-b-frames", "h264-ts", "mpeg2-ts"])
+def test_after_damage_the_next_keyframe_and_all_behind_it_are_whole(
+    opened: Open, device: Device, clips: Clips, name: str, how: str
+) -> None:
+    """Whether the damage is noticed or concealed, and whatever came of the GOP that it is in."""
+    path = clip_of(name, device, clips)
+    info, packets = demux(path)
+    expected = dict(zip(sorted(packet.time_s for packet in packets), truth(path), strict=True))
+    _, second, third = [n for n, packet in enumerate(packets) if packet.keyframe][:3]
+    for victim in (second, second + 1):
+        fed = [spoilt(packet, how) if n == victim else packet for n, packet in enumerate(packets)]
+        found = feed_all(opened(info), fed)
+        times = [picture.time_s for picture in found]
+        assert times == sorted(set(times))
+        whole = [picture for picture in found if picture.time_s >= packets[third].time_s]
+        assert [picture.time_s for picture in whole] == [t for t in expected if t >= packets[third].time_s]
+        assert all(alike(pixels(picture), expected[picture.time_s], device) for picture in whole)
+
+
 def test_a_packet_that_the_source_marks_damaged_is_refused(opened: Open, clips: Clips) -> None:
     info, packets = demux(clips())
     decoder = opened(info)
@@ -232,10 +297,12 @@ def test_a_packet_that_the_source_marks_damaged_is_refused(opened: Open, clips: 
     assert feed_all(decoder, [packets[0], replace(packets[1], damaged=True), packets[2]])[-1].time_s == 0.0
 
 
-def test_noise_never_raises_anything_but_a_decode_error(opened: Open, clips: Clips) -> None:
+def test_noise_never_raises_anything_but_a_decode_error(opened: Open, device: Device, clips: Clips) -> None:
     chance = random.Random(5)
     for name in ("h264-ts", "hevc", "vp9", "mpeg2-ts", "mjpeg"):
-        info, packets = demux(clips(**KINDS[name]))
+        if device == "gpu" and name in NOT_ON_NVDEC:
+            continue
+        info, packets = demux(clip_of(name, device, clips))
         decoder = opened(info)
         for packet in packets:
             body = bytearray(bytes(packet.data))
@@ -337,7 +404,7 @@ def test_a_keyframe_that_needs_others_gives_no_still_and_is_screened_in_full(
 
 @pytest.mark.parametrize("plan", ["auto", "keyframes", "full"])
 def test_every_kind_is_screened_within_the_gap_from_first_to_last(
-    opened: Open, kind: tuple[StreamInfo, list[Packet], Path], plan: str
+    opened: Open, device: Device, kind: tuple[StreamInfo, list[Packet], Path], plan: str
 ) -> None:
     info, packets, path = kind
     rules = SamplingRules(max_gap_s=0.6, plan=plan, audit=0.3)  # type: ignore[arg-type]
@@ -347,14 +414,14 @@ def test_every_kind_is_screened_within_the_gap_from_first_to_last(
     for number, packet in enumerate(packets):
         for picture in pictures(packet, sampler, decoder, last=number == len(packets) - 1):
             times.append(picture.time_s)
-            assert np.array_equal(pixels(picture), expected[picture.time_s])
+            assert alike(pixels(picture), expected[picture.time_s], device)
     assert times[0] == 0.0
     assert times[-1] == max(expected)
     assert times == sorted(set(times))
     assert max(b - a for a, b in pairwise(times)) <= 0.63
 
 
-def test_many_threads_share_the_decoding_of_keyframes(opened: Open, clips: Clips) -> None:
+def test_many_threads_share_the_decoding_of_keyframes(opened: Open, device: Device, clips: Clips) -> None:
     info, packets = demux(clips(width=320, height=240))
     expected = pixels(opened(info).still(packets[0]) or pytest.fail("no picture"))
     wrong: list[int] = []
@@ -364,7 +431,7 @@ def test_many_threads_share_the_decoding_of_keyframes(opened: Open, clips: Clips
         decoder = opened(own_info)
         for _ in range(10):
             picture = decoder.still(own[0])
-            if picture is None or not np.array_equal(pixels(picture), expected):
+            if picture is None or not alike(pixels(picture), expected, device):
                 wrong.append(number)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(3 * TURNS)]
@@ -391,6 +458,14 @@ def test_a_codec_without_a_decoder_is_refused_by_name(opened: Open) -> None:
     assert not decoder_available("prores-xyz")
     with pytest.raises(SourceUnsupported, match="prores-xyz"):
         opened(StreamInfo("prores-xyz", 640, 360))
+
+
+@pytest.mark.needs_gpu
+@pytest.mark.parametrize("name", NOT_ON_NVDEC)
+def test_what_nvdec_does_not_take_is_refused_with_the_cure(clips: Clips, name: str) -> None:
+    info, _ = demux(clip_of(name, "gpu", clips))
+    with pytest.raises(SourceUnsupported, match="use device: auto or cpu for it"):
+        open_decoder(info, device="gpu")
 
 
 def test_the_usual_codecs_have_a_software_decoder() -> None:

@@ -133,6 +133,7 @@ def test_neighbours_are_gathered_without_a_copy(open_pool: OpenPool) -> None:
     lend(pool, 77)
     again = lend(pool, 99)
     assert again.slot == frames[1].slot
+    pool.gather([again])  # on a GPU this thread's stream then waits for the new picture
     assert host(batch)[1].max() == 99
 
 

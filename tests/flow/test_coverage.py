@@ -130,7 +130,7 @@ def test_across_sessions_a_gap_is_measured_on_the_clock() -> None:
     ledger.session(START + 9.0)
     (gap,) = ledger.scored(0.0, START + 12.0)
     assert spans([gap]) == [(3.0, 11.0, "disconnected")]
-    assert (gap.from_media_s, gap.to_media_s) == (2.0, None)
+    assert (gap.from_media_s, gap.to_media_s) == (None, None)
     assert ledger.gap_worst == 10.0
 
 
@@ -619,3 +619,13 @@ def test_every_long_gap_between_two_samples_in_time_is_told(steps: list[Step], t
                 assert len(run.gaps) > last[2], f"{run.media - last[0]} s of media were not told"
             last = (run.media, run.clock, len(run.gaps))
         assert len(run.gaps) >= told
+
+
+def test_a_file_that_breaks_off_is_lost_from_there_to_its_promised_end() -> None:
+    """The last sample at 6 s, the last picture ends at 7 s, 10 s were promised: 7 screened, 3 lost."""
+    ledger = CoverageLedger(max_gap_s=2.0, kind="file", start_clock_s=0.0)
+    for time_s in (0.0, 2.0, 4.0, 6.0):
+        ledger.scored(time_s, time_s)
+    (gap,) = ledger.end(10.0, cut_s=7.0)
+    assert (gap.from_media_s, gap.to_media_s, gap.cause) == (7.0, 10.0, "corrupt")
+    assert ledger.totals == (7.0, 0.0, 0.0, 3.0)

@@ -19,8 +19,8 @@ SHARES = st.dictionaries(
 
 
 def test_the_lowest_priority_is_stretched_first_and_only_to_its_floor() -> None:
-    """Three streams of 0.5 samples a second; half of all is to go: 0.4 from the lowest (to its floor of 10 s), the
-    other 0.35 from the next: 0.15 a second, a gap of 6.67 s."""
+    """Three streams of 0.5 samples a second; half of all is to go: 0.4 from the lowest (to its floor of 10
+    s), the other 0.35 from the next: 0.15 a second, a gap of 6.67 s."""
     shares = {1: Share(0, 2.0, 10.0), 2: Share(5, 2.0, 10.0), 3: Share(9, 2.0, 10.0)}
     gaps = allocate(shares, 0.5)
     assert round(gaps[1], 6) == 10.0

@@ -1,5 +1,7 @@
 """Where a closer look is asked for, and the packets that it needs."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,7 +56,7 @@ def test_due_times_lie_evenly_inside_and_no_further_apart_than_asked(
     due = list(Look(1, from_s, from_s + length_s, fps, 0.0).due())
     assert all(from_s < time_s < from_s + length_s for time_s in due)
     ends = [from_s, *due, from_s + length_s]
-    assert max(after - before for before, after in zip(ends, ends[1:], strict=False)) <= 1.0 / fps * 1.001 + 1e-6
+    assert max(after - before for before, after in pairwise(ends)) <= 1.0 / fps * 1.001 + 1e-6
 
 
 def packet(time_s: float, *, keyframe: bool = False, size: int = 1000) -> Packet:

@@ -97,8 +97,8 @@ def test_a_changed_file_is_followed_and_an_invalid_one_is_not(
 def test_a_file_goes_on_under_a_new_policy_where_it_was(
     framewarden: Start, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    film(tmp_path / "one.mp4", 90, (2.0, 88.0), size=(320, 240), gop_s=1.0)
-    stream = {"id": "one", "url": "one.mp4", "sampling": {"max_gap_s": 0.1}}
+    film(tmp_path / "one.mp4", 40, (2.0, 38.0), size=(320, 240), gop_s=1.0)
+    stream = {"id": "one", "url": "one.mp4", "sampling": {"max_gap_s": 0.2}}
     redis = {"url": redis_server.url}
     path = write_config(tmp_path / "run.yaml", [stream], redis=redis)
     command = framewarden("run", path, "--json", "--exit-at-end")
@@ -112,7 +112,7 @@ def test_a_file_goes_on_under_a_new_policy_where_it_was(
     assert rest[0]["media"]["start_s"] >= first["media"]["end_s"] - 1e-6
     assert rest[0]["stream"]["session"] == first["stream"]["session"]
     (end,) = of(command, "one", "ended")
-    assert end["screened_s"] == pytest.approx(90.0, abs=0.1)
+    assert end["screened_s"] == pytest.approx(40.0, abs=0.1)
 
 
 # ---- what a new config asks for ---------------------------------------------------------------------------

@@ -86,7 +86,8 @@ def test_three_rtsp_streams_are_flagged_into_redis(
 def test_a_live_boundary_is_corrected_by_a_closer_look(
     framewarden: Start, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """The open event comes at once, as uncertain as the gap; the next revision has the boundary, then the end."""
+    """The open event comes at once, as uncertain as the gap; the next revision has the boundary, then the
+    end."""
     film(tmp_path / "one.mp4", 14, (3.3, 7.6))
     streams = [{"id": "cam", "url": "one.mp4", "pace": "realtime", "sampling": {"audit": 0}}]
     settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
