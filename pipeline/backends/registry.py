@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib
+import importlib.metadata
 import importlib.util
 import threading
 import time
@@ -111,8 +112,8 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> tuple[Device, str]:
 
 def gpu_pieces() -> list[Piece]:
     """What work on a GPU needs, in the order in which a person would mend it."""
-    packages = [("cupy", "cupy"), ("PyNvVideoCodec", "PyNvVideoCodec"), ("TensorRT", "tensorrt")]
-    return [_driver(), *(_package(name, module) for name, module in packages), *_gpu_backends()]
+    packages = [_package("cupy", "cupy"), _package("PyNvVideoCodec", "PyNvVideoCodec"), _tensorrt()]
+    return [_driver(), *packages, *_gpu_backends()]
 
 
 def _driver() -> Piece:
@@ -130,6 +131,15 @@ def _driver() -> Piece:
 def _package(name: str, module: str) -> Piece:
     found = importlib.util.find_spec(module) is not None
     return Piece(name, found, "installed" if found else f"is not installed: {INSTALL_GPU}")
+
+
+def _tensorrt() -> Piece:
+    """Either package will do. ONNX Runtime for CUDA is named where it is all there is: it is not used."""
+    either = [_package("TensorRT", module) for module in ("tensorrt", "tensorrt_rtx")]
+    found = next((piece for piece in either if piece.available), either[0])
+    if found.available or not any(importlib.metadata.distributions(name="onnxruntime-gpu")):
+        return found
+    return Piece(found.name, False, f"{found.reason} (ONNX Runtime for CUDA is installed, but not used)")
 
 
 def _gpu_backends() -> list[Piece]:

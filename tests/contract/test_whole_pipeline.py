@@ -45,9 +45,4 @@ def test_what_is_shown_is_flagged_when_it_is_shown(
     assert media["end_s"] == pytest.approx(span[1], abs=GAP_S)
     now = status.read(tmp_path / "state")
     assert now["device"] == device
-    engines = (
-        {engine for worker in now["workers"] for engine in worker["models"].values()}
-        if now["workers"] and isinstance(now["workers"][0]["models"], dict)
-        else set()
-    )
-    assert all(("tensorrt" in engine) == (device == "gpu") for engine in engines)
+    assert all(("tensorrt" in worker["engine"]) == (device == "gpu") for worker in now["workers"])

@@ -104,6 +104,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):
-        sys.exit("gpu-check needs Python 3.11 or newer; this is " + platform.python_version())
     sys.exit(main())

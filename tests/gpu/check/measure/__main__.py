@@ -1,4 +1,4 @@
-"""``python -m tests.gpu.check.measure NAME [ARGUMENT…]``: one measurement, its findings as JSON at the end."""
+"""``python -m tests.gpu.check.measure NAME [ARGUMENT…]``: its findings as JSON at the end."""
 
 import json
 import sys

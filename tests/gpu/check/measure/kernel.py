@@ -39,6 +39,7 @@ def noise(cupy: Any, *, deep: bool) -> DeviceSurface:
     """NV12 or P016 of random values, in GPU memory."""
     kind, top = (np.uint16, 1 << 16) if deep else (np.uint8, 256)
     values = cupy.asarray(np.random.default_rng(1).integers(0, top, (HEIGHT * 3 // 2, WIDTH), kind))
+    cupy.cuda.Device().synchronize()  # it is read on another stream
     colour = Colour("bt709", bits=10 if deep else 8)
     return semi_planar(int(values.data.ptr), HEIGHT, WIDTH, WIDTH, colour, deep=deep, keep=values)
 
@@ -46,7 +47,7 @@ def noise(cupy: Any, *, deep: bool) -> DeviceSurface:
 def timed(
     cupy: Any, device: CupyDevice, surface: DeviceSurface, spec: InputSpec, *, half: bool
 ) -> tuple[float, float]:
-    """µs a picture: on the GPU, from a CUDA graph that the host cannot slow down; on the host, to queue it."""
+    """µs a picture: on the GPU, from a CUDA graph, which the host cannot slow down; and to queue it."""
     stream = open_stream()
     slots = device.empty((SLOTS, *spec.slot_shape()), half=half)
     given = [arguments(surface, spec, 0, device.address(slots[number])) for number in range(SLOTS)]

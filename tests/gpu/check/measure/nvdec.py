@@ -122,14 +122,15 @@ def memory() -> list[Row]:
     full_gpu, full_host = _used(cupy)
     for decoder in (first, *decoders):
         decoder.close()
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return [
         ("GPU memory a 1080p stream, keyframes alone", (still_gpu - gpu) / STREAMS, "MiB"),
         ("GPU memory a 1080p stream, everything decoded", (full_gpu - gpu) / STREAMS, "MiB"),
         ("host memory a 1080p stream, keyframes alone", (still_host - host) / STREAMS, "MiB"),
         ("host memory a 1080p stream, everything decoded", (full_host - host) / STREAMS, "MiB"),
         ("GPU memory in use with all of them", full_gpu, "MiB"),
-        ("host memory of the process, at most", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB"),
-    ]  # fmt: skip
+        ("host memory of the process, at most", most, "MiB"),
+    ]
 
 
 def _used(cupy: Any) -> tuple[float, float]:
