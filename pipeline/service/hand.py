@@ -54,6 +54,7 @@ class Hand:
     jobs: dict[int, Job] = field(default_factory=dict)
     process: BaseProcess | None = None
     pipe: Connection | None = None
+    silent: bool = False
     pulse: Pulse = field(default_factory=Pulse)
     deaths: Deaths = field(default_factory=Deaths)
     restarts: int = 0
@@ -112,7 +113,7 @@ class Hand:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self.pipe = ours
+        self.pipe, self.silent = ours, False
         self.pulse = Pulse(started=time.monotonic())
         self.away_since = self.away_since or self.pulse.started
 
@@ -124,11 +125,13 @@ class Hand:
 
     def messages(self) -> Iterator[Any]:
         """What it has said since the last call."""
-        with contextlib.suppress(EOFError, ConnectionResetError, OSError):
+        try:
             while self.pipe is not None and self.pipe.poll():
                 message = self.pipe.recv()
                 self._note(message)
                 yield message
+        except (EOFError, ConnectionResetError, OSError):
+            self.silent = True  # its end is closed: waiting on it would return at once, for ever
 
     def _note(self, message: Any) -> None:
         now = self.pulse.heard = time.monotonic()

@@ -1,5 +1,6 @@
 """Streams to be screened and the workers that have them, as the supervisor sees them."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,8 @@ from pipeline.service.keeper import Keeper
 class Job:
     """One stream to be screened, wherever it is now.
 
-    ``start_clock_s``: when a worker first took it. ``told``: its worker has it. ``left_open``: a worker died
+    ``start_clock_s``: when it was added, from which on its seconds count. ``open_at_s``: when its source may
+    be opened, once a worker has it. ``told``: its worker has it. ``left_open``: a worker died
     with it, and what was open is not closed yet. ``leaving``: it is being taken from its worker, for this
     reason, and ``successor`` takes its place. ``ledger`` is what a worker handed over. ``deaths`` counts the
     workers that died while it was being decoded; ``keeper`` has it while it is quarantined, until
@@ -23,7 +25,8 @@ class Job:
     number: int
     stream: Stream
     kind: Kind
-    start_clock_s: float | None = None
+    start_clock_s: float = field(default_factory=time.monotonic)
+    open_at_s: float | None = None
     suspect: bool = False
     done: bool = False
     failed: str | None = None

@@ -38,6 +38,7 @@ class Add:
     stream: Stream
     kind: Kind
     start_clock_s: float
+    open_at_s: float
     ledger: dict[str, Any] | None = None
     worker_lost_s: float | None = None
     segments: int = 0

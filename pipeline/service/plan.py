@@ -3,13 +3,18 @@
 import os
 from collections.abc import Iterable, Mapping
 
+from pipeline.backends.registry import Device
 from pipeline.config import Config, Stream
 from pipeline.config_types import LIVE_SCHEMES
 from pipeline.engines import Manifest, load_manifest, weights
+from pipeline.flow.ring import RING_BYTES
+from pipeline.flow.sample_rules import HELD_BYTES
 from pipeline.flow.source import Kind
 
 CORES_PER_WORKER = 2
 FLOAT32_BYTES = 4
+RECORDS = 256
+"""What a worker may want recorded before its inference waits for the disk."""
 
 
 def cores() -> int:
@@ -24,9 +29,11 @@ def kind_of(stream: Stream) -> Kind:
     return "live" if stream.pace == "realtime" or stream.scheme in LIVE_SCHEMES or playlist else "file"
 
 
-def worker_count(config: Config, jobs: int) -> int:
-    """``auto`` gives a worker two cores: fewer would share a core with its own readers, more would let one
-    crash cost more streams."""
+def worker_count(config: Config, jobs: int, device: Device) -> int:
+    """``auto`` gives a GPU one worker; on a CPU a worker two cores: fewer would share a core with its own
+    readers, more would let one crash cost more streams."""
+    if config.workers == "auto" and device == "gpu":
+        return 1
     if config.workers != "auto":
         return max(1, min(int(config.workers), jobs))
     return max(1, min(cores() // CORES_PER_WORKER, jobs))
@@ -56,6 +63,7 @@ def bounds(config: Config, manifests: Mapping[str, Manifest], workers: int, stre
     """One line a bound: every queue and pool, with the arithmetic, as it is printed at start; ``streams`` are
     those of one worker at a time."""
     each = slots(config, streams)
+    sampler, ring = HELD_BYTES / 1e6, RING_BYTES / 1e6
     lines = [f"workers: {workers} of {cores() // workers or 1} cores"]
     for name, manifest in manifests.items():
         height, width, channels = _volume(manifest.spec.slot_shape())
@@ -63,6 +71,13 @@ def bounds(config: Config, manifests: Mapping[str, Manifest], workers: int, stre
         lines.append(
             f"frame pool {name}: {each} slots x {size / 1e3:.0f} kB = {each * size / 1e6:.0f} MB a worker"
         )
+    lines.append(
+        f"packets held: at most {sampler:.0f} MB by the sampler and {ring:.0f} MB by the ring of a stream, "
+        f"{streams} x {sampler + ring:.0f} MB a worker; as a rule one GOP and max_gap_s"
+    )
+    lines.append(
+        f"decoding at once: {cores() // workers or 1} a worker; recordings waiting for the disk: {RECORDS}"
+    )
     megabytes, hours = config.outbox.max_bytes / 1e6, config.outbox.keep_s / 3600
     lines.append(f"outbox: at most {megabytes:.0f} MB on disk; delivered events for at most {hours:.0f} h")
     return lines

@@ -46,7 +46,7 @@ class Reader:
         *,
         gate: HostGate,
         outbox: Outbox,
-        start_clock_s: float,
+        open_at_s: float,
     ) -> None:
         self._stream = stream
         self._config = config
@@ -56,7 +56,7 @@ class Reader:
         self._reach = config.reach()
         self._gate = gate
         self._outbox = outbox
-        self._start_clock_s = start_clock_s
+        self._open_at_s = open_at_s
         self._rng = random.Random()
         self._backoff = Backoff(self._rng)
         self._connected = False
@@ -64,7 +64,7 @@ class Reader:
     def run(self) -> None:
         """Read the stream to its end, then say goodbye."""
         failed: str | None = None
-        self._stop.wait(max(0.0, self._start_clock_s - time.monotonic()))
+        self._stop.wait(max(0.0, self._open_at_s - time.monotonic()))
         try:
             if inputs.is_remote(self._stream.url):
                 failed = self._run_url()

@@ -9,9 +9,9 @@ from pipeline.errors import Closed
 from pipeline.outbox import Outbox, OutboxError
 from pipeline.service.crew import Channel
 from pipeline.service.orders import Done
+from pipeline.service.plan import RECORDS
 from pipeline.service.report import Recording
 
-BACKLOG = 256
 OUTBOX_RETRY_S = 1.0
 
 
@@ -24,7 +24,7 @@ class Recorder:
         self.waits = False
         self._outbox = outbox
         self._send = send
-        self._channel: Channel[tuple[Recording, list[Done]]] = Channel(size=BACKLOG)
+        self._channel: Channel[tuple[Recording, list[Done]]] = Channel(size=RECORDS)
         self._given_up = threading.Event()
 
     def put(self, recording: Recording, done: list[Done]) -> None:

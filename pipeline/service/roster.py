@@ -96,9 +96,11 @@ class Roster:
         """Close the account of a stream that has no worker."""
         if job.keeper is not None:
             self._records.accept(job.keeper.end())
-        elif job.kind == "live" and job.start_clock_s is not None:
+        elif job.kind == "live" and not job.done:
             lost_s = job.worker_lost_s or time.monotonic()
-            self._records.accept(self._keep(job, lost_s, "its worker was lost").end())
+            keeper = self._keep(job, lost_s, "its worker was lost")
+            self._records.accept(keeper.end())
+            job.status = {**job.status, **keeper.row(), "number": job.number, "state": "lost"}
 
     def _gone(self, job: Job, ledger: dict[str, Any] | None) -> None:
         """Its number is free; a successor comes in."""
@@ -148,7 +150,7 @@ class Roster:
             job.stream,
             job.kind,
             self.config,
-            start_clock_s=since if job.start_clock_s is None else job.start_clock_s,
+            start_clock_s=job.start_clock_s,
             since=since,
             cause="quarantined" if quarantined else "worker_lost" if job.worker_lost_s else "disconnected",
             reason=reason,
@@ -189,13 +191,14 @@ class Roster:
         for the disk."""
         if self._records.blocked(job.stream.id):
             return None
-        if job.start_clock_s is None:
-            job.start_clock_s = time.monotonic() + self._stagger_s(job)
+        if job.open_at_s is None:
+            job.open_at_s = time.monotonic() + self._stagger_s(job)
         return Add(
             job.number,
             job.stream,
             job.kind,
             job.start_clock_s,
+            job.open_at_s,
             self._ledger(job),
             job.worker_lost_s,
             job.segments,

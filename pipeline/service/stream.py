@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from pipeline.config import Config, Stream
 from pipeline.events import WallClock
 from pipeline.flow.govern import Share
@@ -93,8 +95,6 @@ class StreamScreen:
         goes_on = self._live and self.stop_reason == "policy_change" and self.gone is not None
         return self._account.snapshot() if goes_on else None
 
-    # ---- in -----------------------------------------------------------------------------------------------
-
     def turn(self, now: float, unix: float) -> None:
         """Decide all that is settled, in order; then let time pass."""
         while self._decide_settled(now, unix):
@@ -122,6 +122,14 @@ class StreamScreen:
         if seen is not None:
             self._publish(self._flagging.refine(seen), unix)
         return seen is not None
+
+    def give_up(self, surprise: Exception, now: float, unix: float) -> None:
+        """Something went wrong that was not foreseen: it costs this stream, and is logged with its
+        traceback."""
+        structlog.get_logger().error("stream.surprise", stream=self._stream.id, exc_info=surprise)
+        self._state, self._reason = "failed", f"{type(surprise).__name__}: {mask_text(str(surprise))}"
+        self.gone = Gone(now, "stream_lost", self._reason)
+        self._report.state("failed", unix, self._reason)
 
     def collect(self, now: float) -> Recording:
         """What has to be recorded since the last call; how far it got is said beside an event, every second
@@ -201,8 +209,6 @@ class StreamScreen:
         self._report.gaps(gaps, gone.clock_s, unix)
         self._state = "failed" if gone.failed else "ended"
         self._report.state("failed" if gone.failed else "ended", unix, gone.failed or gone.reason, totals)
-
-    # ---- samples ------------------------------------------------------------------------------------------
 
     def _decide(self, verdict: Verdict, now: float, unix: float) -> None:
         sample = verdict.sample

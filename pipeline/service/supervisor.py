@@ -58,7 +58,7 @@ class Supervisor:
         self._log = structlog.get_logger()
         self._records = Records(outbox, on_event)
         self.roster = Roster(config, self._records, jobs)
-        count = plan.worker_count(config, len(jobs))
+        count = plan.worker_count(config, len(jobs), device)
         self._cores = max(1, plan.cores() // count)
         self._share = self._cores + 1 if one_by_one else math.inf
         each = -(-len(jobs) // count)
@@ -235,7 +235,7 @@ class Supervisor:
             self.roster.enter(stream)
         for job in self.roster.quarantined():
             self.roster.release(job)
-        while len(self.hands) < plan.worker_count(self.config, len(self.roster.jobs)):
+        while len(self.hands) < plan.worker_count(self.config, len(self.roster.jobs), self._device):
             self._cores = max(1, plan.cores() // (len(self.hands) + 1))
             self.hands.append(Hand.idle(len(self.hands), self._cores))
 
@@ -266,7 +266,7 @@ class Supervisor:
 
     def _listen(self, timeout: float) -> None:
         """Hear what workers say for up to ``timeout`` seconds."""
-        pipes = {hand.pipe: hand for hand in self.hands if hand.pipe is not None}
+        pipes = {hand.pipe: hand for hand in self.hands if hand.pipe is not None and not hand.silent}
         if not pipes:
             time.sleep(timeout)
             return

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipeline.errors import Closed, FramewardenError
 from pipeline.outbox import Outbox
 from pipeline.service.account import latency_ms
 from pipeline.service.admission import Admission, Turns
-from pipeline.service.crew import Channel, Crew
+from pipeline.service.crew import Channel, Crew, contained
 from pipeline.service.engine import Engine
 from pipeline.service.lead import Budget, Lead
 from pipeline.service.marks import Marks
@@ -170,7 +171,7 @@ class Worker:
             desk,
             gate=self._gate,
             outbox=self._outbox,
-            start_clock_s=order.start_clock_s,
+            open_at_s=order.open_at_s,
         )
         models = {name: self._engines[name].model for name in names}
         self._screens[number] = StreamScreen(order, self._config, models, desk.position, desk.lead)
@@ -227,14 +228,20 @@ class Worker:
             arrived = self._ready.receive_all(min([TURN_S, *dues]))
         except Closed:
             return True
+        self._beat = now
         for number, message in arrived:
+            frames = message.frames if isinstance(message, Sample | LookSample) else {}
+            if number not in self._screens:  # it was given up; its reader has not heard yet
+                for unwanted in frames.values():
+                    if unwanted is not None:
+                        unwanted.release()
+                continue
             self._screens[number].results.push(message)
             self._touched.add(number)
-            if isinstance(message, Sample | LookSample):
-                for model, frame in message.frames.items():
-                    self._overload.dropped(frame is None)
-                    if frame is not None:
-                        self._engines[model].batcher.put(frame, now)
+            for model, frame in frames.items():
+                self._overload.dropped(frame is None)
+                if frame is not None:
+                    self._engines[model].batcher.put(frame, now)
         return False
 
     def _score(self, name: str, engine: Engine, now: float) -> None:
@@ -269,7 +276,10 @@ class Worker:
             self._turned = now
         for number in touched:
             screen = self._screens[number]
-            screen.turn(now, unix)
+            surprise = contained(partial(screen.turn, now, unix))
+            if isinstance(surprise, Exception):
+                screen.give_up(surprise, now, unix)
+                self._stops[number].set()
             recording.add(screen.collect(now))
             if screen.gone is not None:
                 done.append(
