@@ -154,8 +154,8 @@ class Batcher:
         """What live leaves free, but a quarter at least; parts of a place are saved up for a later batch."""
         size = self.rules.max_size
         self._owed = self._owed + size / 4 if self._file.size else 0.0
-        files = min(self._file.size, max(int(self._owed), size - self._live.size))
-        self._owed = max(0.0, self._owed - files)
+        files = min(self._file.size, size, max(int(self._owed), size - self._live.size))
+        self._owed = min(max(0.0, self._owed - files), 1.0)  # only parts: places not wanted now are not owed
         return files
 
     def clear(self) -> list[Frame]:

@@ -103,6 +103,20 @@ def test_a_batch_holds_no_more_than_its_size() -> None:
     assert [len(bench.take()), len(bench.take()), len(bench.take())] == [3, 2, 0]
 
 
+def test_places_that_files_did_not_want_are_not_saved_up() -> None:
+    """Fifty batches with a single frame of a file each, then a crowd of both kinds."""
+    bench = Bench(BatchRules(max_size=16))
+    for _ in range(50):
+        bench.put(1, live=False)
+        bench.take()
+    for _ in range(40):
+        bench.put(1, live=False)
+        bench.put(2)
+    first = bench.take()
+    assert len(first) == 16
+    assert sum(stream == 1 for stream, _ in first) in (4, 5)
+
+
 def test_a_batch_gives_every_slot_back_even_when_scoring_fails() -> None:
     bench = Bench()
     for stream in range(4):
