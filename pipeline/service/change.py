@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pipeline.config import Config, Stream
 
 AT_START = (
-    "node", "state_dir", "device", "workers", "gpus", "shutdown_s", "redis", "outbox", "batch",
+    "node", "state_dir", "device", "engine", "workers", "gpus", "shutdown_s", "redis", "outbox", "batch",
 )  # fmt: skip
 """Keys that hold from start to end of a run."""
 OPENING = ("sources", "limits")

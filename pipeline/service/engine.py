@@ -20,7 +20,11 @@ class Engine:
         manifest = load_manifest(name)
         rules = plan.config.batch
         self.classifier: Classifier = registry.open_classifier(
-            manifest, device=plan.device, threads=plan.cores, max_batch=rules.max_size
+            manifest,
+            engine=plan.config.engine if plan.device == "cpu" else "auto",
+            device=plan.device,
+            threads=plan.cores,
+            max_batch=rules.max_size,
         )
         self.pool: FramePool = registry.open_pool(
             self.classifier.spec, plan.slots, live_reserve=plan.live_slots, device=plan.device
