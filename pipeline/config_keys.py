@@ -200,8 +200,8 @@ class Config(_Part):
     workers: Literal["auto"] | Annotated[Whole, Field(ge=1, le=1024)] = "auto"
     """Worker processes; auto divides the cores."""
     engine: Literal["auto", "openvino-bf16", "openvino-f32", "openvino-int8", "onnxruntime-f32"] = "auto"
-    """What scores on a CPU: auto is bfloat16 where processor and model allow it, an int8 that was built here and
-    found right before that, else float32. A named one is that one or an error."""
+    """What scores on a CPU: auto is bfloat16 where processor and model allow it, an int8 that was built here
+    and found right before that, else float32. A named one is that one or an error."""
     gpus: Literal["all"] | tuple[Annotated[Whole, Field(ge=0)], ...] = "all"
     """Numbers of the GPUs to use."""
     log: Log = Log()
