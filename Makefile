@@ -49,10 +49,10 @@ fuzz: setup      ## 2,000 damaged inputs, and a report in docs/reports.
 
 MINUTES ?= 60
 soak: setup      ## Streams for an hour (MINUTES=…): memory, threads and descriptors must stay flat.
-	@$(BIN)/python -m tests.soak --minutes $(MINUTES) --report docs/reports
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) --report docs/reports/soak.md
 
 soak-faults: setup ## The same with random faults: nothing may be lost.
-	@$(BIN)/python -m tests.soak --faults --minutes $(MINUTES) --report docs/reports
+	@$(BIN)/python -m tests.soak --faults --minutes $(MINUTES) --report docs/reports/soak-faults.md
 
 # With a PYTHON of your own nothing is installed: what it lacks stands in the report.
 gpu-check:       ## Run all that needs a GPU, measure it, write a report.

@@ -205,6 +205,7 @@ def _stream_options(settings: SourceSettings, scheme: str) -> dict[str, str]:
     }
     if scheme.startswith("rtsp"):
         options |= {"rtsp_transport": settings.transport, "allowed_media_types": "video"}
+        options["fpsprobesize"] = "2"  # by default 20 pictures are waited for: two seconds of a slow camera
     if scheme in ("rtsps", "rtmps"):
         ca = settings.tls_ca or ssl.get_default_verify_paths().cafile
         options |= {"tls_verify": "1" if settings.tls_verify else "0"} | ({"ca_file": ca} if ca else {})

@@ -19,7 +19,7 @@ class BatchRules:
 
     max_size: int = 16
     max_wait_s: float = 0.05
-    file_wait_s: float = 0.005
+    file_wait_s: float = 0.15
     stale_s: float = 2.0
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ from pipeline.service.stream import StreamScreen
 
 HEARTBEAT_S = 0.5
 TURN_S = 0.25
-FILE_LEAD = 3
+FILE_LEAD = 6
 """Samples that a file's reader may be ahead of what was decided about them."""
 LOOK_SHARE = 0.2
 """Share of the cores that closer looks at live streams may take."""
@@ -268,7 +268,7 @@ class Worker:
 
     def _decide(self, now: float) -> None:
         """Let every stream take its turn and hand what it wants kept to the recorder."""
-        unix = time.time()
+        unix = time.time() - (time.monotonic() - now)  # of the same moment, however long ago that was read
         recording, done = Recording(), []
         all_of_them = now - self._turned >= TURN_S
         touched, self._touched = (set(self._screens) if all_of_them else self._touched), set()

@@ -1,0 +1,277 @@
+"""The same running service, its Redis behind a proxy: faults of Redis and of the disk."""
+
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import status
+from pipeline.client import read
+from pipeline.events import Event
+from tests.faults.scene import CALM, Moment, Service, closed
+from tests.faults.sources import Troupe
+from tests.fixtures.lifecycle import worker_pids
+from tests.fixtures.proxy import Proxy, proxied
+from tests.fixtures.redis import RedisServer, free_port, until
+
+KEY = "framewarden:segments"
+BACK_S = 20.0
+"""The publisher tries again after 10 s at most."""
+
+
+@dataclass
+class Stage:
+    """The service, the real server, and the proxy between them."""
+
+    service: Service
+    server: RedisServer
+    proxy: Proxy
+
+    def said(self) -> tuple[str, str, int]:
+        """State and error of the publisher by the status, and how many events wait."""
+        try:
+            redis = status.read(self.service.folder / "state")["redis"]
+        except status.StatusError:
+            return "", "", 0
+        return redis["state"], redis["error"], redis["pending"]
+
+    def down(self, *words: str) -> int:
+        """Wait until the status says that Redis is away, in one of these words; that is the strike."""
+
+        def told() -> bool:
+            state, error, _ = self.said()
+            return state != "connected" and any(word in error for word in words)
+
+        until(told, 30, lambda: f"{words} not said: {self.said()}")
+        return 1
+
+
+Fault = Callable[[Stage], int]
+
+
+def restarted(stage: Stage) -> int:
+    stage.server.stop()
+    struck = stage.down("lost", "refused")
+    stage.server.start()
+    return struck
+
+
+def killed(stage: Stage) -> int:
+    stage.server.kill()
+    struck = stage.down("lost", "refused")
+    stage.server.start()
+    return struck
+
+
+def full(stage: Stage) -> int:
+    with stage.server.client() as client:
+        client.config_set("maxmemory", "1mb")
+        struck = stage.down("oom")
+        client.config_set("maxmemory", "0")
+    return struck
+
+
+def emptied(stage: Stage) -> int:
+    with stage.server.client() as client:
+        struck = int(client.flushall())
+        until(lambda: client.exists(KEY), 30)
+    return struck
+
+
+def deleted(stage: Stage) -> int:
+    with stage.server.client() as client:
+        struck = int(client.delete(KEY))
+        until(lambda: client.exists(KEY), 30)
+    return struck
+
+
+def read_only(stage: Stage) -> int:
+    with stage.server.client() as client:
+        client.replicaof("127.0.0.1", free_port())
+        struck = stage.down("readonly")
+        client.replicaof("NO", "ONE")
+    return struck
+
+
+def loading(stage: Stage) -> int:
+    with stage.server.client() as client:
+        pipe = client.pipeline(transaction=False)
+        for number in range(6000):
+            pipe.set(f"filler:{number}", "x")
+        pipe.execute()
+    stage.server.kill()
+    stage.server.start(loaded=False, key_load_delay="1000")
+    return stage.down("loading")
+
+
+def password_changed(stage: Stage) -> int:
+    with stage.server.client() as client:
+        client.config_set("requirepass", "rotated")
+        client.client_kill_filter(_type="normal", skipme=True)
+        struck = stage.down("auth")
+        client.config_set("requirepass", "")
+    return struck
+
+
+def cut_before_the_reply(stage: Stage) -> int:
+    stage.proxy.cut_reply_after(b"EXEC")
+    until(lambda: stage.proxy.struck["cut_reply"], 30)
+    return stage.proxy.struck["cut_reply"]
+
+
+def swallowed(stage: Stage) -> int:
+    stage.proxy.black_hole = True
+    stage.down("timeout")
+    stage.proxy.heal()
+    return stage.proxy.struck["black_hole"]
+
+
+def reset(stage: Stage) -> int:
+    stage.proxy.reset()
+    return stage.proxy.struck["reset"]
+
+
+def half_closed(stage: Stage) -> int:
+    stage.proxy.half_close()
+    return stage.proxy.struck["half_close"]
+
+
+def unreachable(stage: Stage) -> int:
+    stage.proxy.refuse = True
+    stage.proxy.reset()
+    stage.down("lost", "refused")
+    until(lambda: stage.proxy.struck["refuse"], 30)
+    stage.proxy.heal()
+    return stage.proxy.struck["refuse"]
+
+
+def slow(stage: Stage) -> int:
+    """Two seconds for each answer."""
+    stage.proxy.latency_s = 2.0
+    until(lambda: stage.proxy.struck["latency"] >= 2, 30)
+    stage.proxy.heal()
+    return stage.proxy.struck["latency"]
+
+
+def _limit_files(stage: Stage, most: int) -> None:
+    """No file of the service may grow beyond ``most`` bytes: as on a full disk."""
+    for pid in (stage.service.pid, *worker_pids(stage.service.pid)):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+
+
+def full_disk(stage: Stage) -> int:
+    """For some seconds the outbox can take nothing."""
+    refused = len(stage.service.command.errors)
+    _limit_files(stage, 1000)
+
+    def said() -> int:
+        return sum("full" in line or "disk" in line for line in stage.service.command.errors[refused:])
+
+    try:
+        until(said, 30, lambda: "nobody says that the disk is full")
+        return said()
+    finally:
+        _limit_files(stage, resource.RLIM_INFINITY)
+
+
+def deleted_outbox(stage: Stage) -> int:
+    """While Redis is away, so that it holds what nobody else has."""
+    stage.server.kill()
+    stage.down("lost", "refused")
+    folder = stage.service.folder / "state"
+    stage.service.each([CALM[0]], closed(time.time()), 30, "a closed segment while Redis is away")
+    for suffix in ("", "-wal", "-shm"):
+        (folder / f"outbox.sqlite{suffix}").unlink()
+    stage.server.start()
+    return 1
+
+
+REDIS_FAULTS: dict[str, Fault] = {
+    fault.__name__: fault
+    for fault in (
+        restarted, killed, full, emptied, deleted, read_only, loading, password_changed, cut_before_the_reply,
+        swallowed, reset, half_closed, unreachable, slow,
+    )
+}  # fmt: skip
+DISK_FAULTS: dict[str, Fault] = {"full": full_disk, "deleted outbox": deleted_outbox}
+STAGE_FAULTS = {f"Redis: {name.replace('_', ' ')}": fault for name, fault in REDIS_FAULTS.items()} | {
+    f"Disk: {name}": fault for name, fault in DISK_FAULTS.items()
+}
+QUICK = ("Redis: killed", "Redis: emptied", "Redis: cut before the reply", "Disk: deleted outbox")
+
+
+@dataclass
+class Act:
+    """One fault of Redis: what was held and lost before and after it, and when Redis was well again."""
+
+    struck: int
+    before: Moment
+    after: Moment
+    back_s: float
+    accepted: range
+    """Which of the run's events were accepted meanwhile."""
+
+
+@dataclass
+class RedisScene:
+    """``seen`` is what a reader gets who drops repeats, as the consumer kit does."""
+
+    acts: dict[str, Act]
+    code: int
+    events: list[Event]
+    seen: list[Event]
+    stderr: str
+
+
+def play(folder: Path, server: RedisServer, faults: list[str]) -> RedisScene:
+    """These faults, one after the other, while two streams go on."""
+    with proxied(server.port) as proxy:
+        chosen = {name: STAGE_FAULTS[name] for name in faults}
+        return perform(folder, f"redis://127.0.0.1:{proxy.port}/0", server, proxy, chosen)
+
+
+def perform(
+    folder: Path, url: str, server: RedisServer, proxy: Proxy, faults: Mapping[str, Fault]
+) -> RedisScene:
+    """The service on ``url``; ``server`` and ``proxy`` are what the faults strike."""
+    troupe = Troupe(folder)
+    try:
+        streams = {name: troupe.camera().url for name in CALM}
+        service = Service(folder, streams, url)
+        try:
+            return _acts(Stage(service, server, proxy), faults, url)
+        finally:
+            service.kill()
+    finally:
+        troupe.close()
+
+
+def _acts(stage: Stage, faults: Mapping[str, Fault], url: str) -> RedisScene:
+    service = stage.service
+    unready = service.each(list(CALM), closed(), 60, "a first closed segment")
+    assert not unready, service.command.stderr[-3000:]
+    acts = {name: _act(stage, fault) for name, fault in faults.items()}
+    code = service.end()
+    return RedisScene(
+        acts,
+        code,
+        service.events(),
+        [event for _, event in read(url)],
+        service.command.stderr,
+    )
+
+
+def _act(stage: Stage, fault: Fault) -> Act:
+    service = stage.service
+    first, before = len(service.command.lines), service.moment()
+    struck = fault(stage)
+    healed, at = time.monotonic(), time.time()
+    until(lambda: stage.said()[0] == "connected" and stage.said()[2] == 0, 60, lambda: f"{stage.said()}")
+    back_s = time.monotonic() - healed
+    service.each([CALM[0]], closed(at), 30, "a closed segment after the fault")
+    after = service.moment()
+    settled = time.monotonic() + 10
+    while (after.threads > before.threads or after.files > before.files) and time.monotonic() < settled:
+        after = service.moment()
+    return Act(struck, before, after, back_s, range(first, len(service.command.lines)))

@@ -1,0 +1,107 @@
+"""What Redis and the disk can do to a running service: fault by invariant, each a cell of its own.
+
+``make test`` has a few; ``make faults`` sets ``FAULTS_FULL`` and has all. ``tests/service`` tries the same
+faults on the publisher alone, quicker and with more events."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.faults.cells import INVARIANTS, left, note, off_by, others
+from tests.faults.failover import CLUSTER, SENTINEL, cluster, sentinel
+from tests.faults.redis_scene import BACK_S, QUICK, STAGE_FAULTS, RedisScene, play
+from tests.faults.scene import CALM
+from tests.fixtures.history import compare
+from tests.fixtures.redis import RedisFactory, RedisServer
+
+FULL = os.environ.get("FAULTS_FULL") == "1"
+FAULTS = tuple(STAGE_FAULTS) if FULL else QUICK
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisScene]:
+    """The service through all the faults."""
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "redis").mkdir()
+    server = RedisServer(folder / "redis", {})
+    server.start()
+    try:
+        yield play(folder, server, list(FAULTS))
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("invariant", INVARIANTS)
+def test_delivery_when(
+    fault: str, invariant: str, scene: RedisScene, record_property: Callable[[str, object], None]
+) -> None:
+    note(record_property, fault, invariant, partial(judge, scene, fault, invariant))
+
+
+@pytest.mark.skipif(not FULL, reason="by make faults; tests/service has them with the publisher alone")
+@pytest.mark.parametrize("fault", [SENTINEL, CLUSTER])
+def test_delivery_goes_on_after(
+    fault: str,
+    redis_factory: RedisFactory,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    scene = (sentinel if fault == SENTINEL else cluster)(tmp_path, redis_factory)
+    failed = []
+    for invariant in INVARIANTS:
+        try:
+            note(record_property, fault, invariant, partial(judge, scene, fault, invariant))
+        except AssertionError as error:
+            failed.append(f"{invariant}: {error}")
+    assert not failed
+
+
+def judge(scene: RedisScene, fault: str, invariant: str) -> str:
+    """What was measured; fails when the fault broke the invariant."""
+    act = scene.acts[fault]
+    accepted = [scene.events[place] for place in act.accepted]
+    meant = {event.id for event in accepted}
+    verdict = compare(accepted, [event for event in scene.seen if event.id in meant])
+    match invariant:
+        case "struck":
+            assert act.struck > 0
+            return f"{act.struck} times"
+        case "delivered":
+            assert any(event.state == "closed" for event in accepted)
+            assert not verdict.lost, str(verdict)
+            return f"{verdict.accepted} events"
+        case "unique":
+            assert not verdict.duplicated, str(verdict)
+            return "for readers of the kit"
+        case "ordered":
+            assert not verdict.reordered, str(verdict)
+            return f"{verdict.accepted} events"
+        case "coverage":
+            return coverage(scene)
+        case "back":
+            assert act.back_s <= BACK_S
+            return f"in {act.back_s:.1f} s"
+        case "nothing left":
+            return left(act.before, act.after)
+        case "alive":
+            assert act.before.pids == act.after.pids, "a process was replaced"
+            assert scene.code == 0, scene.stderr[-2000:]
+            return f"{len(act.after.pids)} processes"
+        case "others":
+            return others(act.before, act.after)
+    raise AssertionError(f"{invariant} is not judged")
+
+
+def coverage(scene: RedisScene) -> str:
+    """The four seconds of each stream add up."""
+    envelopes = [json.loads(event.body) for event in scene.events]
+    worst = max(
+        off_by([one for one in envelopes if one["data"]["stream"]["id"] == stream]) for stream in CALM
+    )
+    return f"{worst * 1e3:.0f} ms off"
