@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0
 LATE_SHARE = 0.5
-"""A sample that has used up this share of ``stale_s`` is a sign of overload."""
+"""A sample that has used up this share of ``stale_s`` is late."""
+LATE_AT_ONCE = 0.05
+"""More than this share of a second's samples late, or any frame dropped, is overload; a single late one is
+none."""
 
 
 class Overload:
@@ -18,7 +21,7 @@ class Overload:
 
     def __init__(self, stale_s: float, now: float) -> None:
         self._late_s = LATE_SHARE * stale_s
-        self._signs = 0
+        self._drops = self._lates = self._scored = 0
         self._looked_s = now
         self._governor = Governor()
 
@@ -29,19 +32,21 @@ class Overload:
 
     def dropped(self, frames: int) -> None:
         """That many frames of live streams were dropped."""
-        self._signs += frames
+        self._drops += frames
 
     def scored(self, waited_s: float) -> None:
         """A live frame was scored so long after it arrived."""
-        self._signs += waited_s > self._late_s
+        self._scored += 1
+        self._lates += waited_s > self._late_s
 
     def step(self, now: float, screens: Iterable["StreamScreen"]) -> None:
         """Look once a second, and tell the streams which gap is in force."""
         if now - self._looked_s < LOOK_S:
             return
-        signs, self._signs, self._looked_s = self._signs, 0, now
-        before = self._governor.fraction
-        if self._governor.step(now, late=signs > 0) == before == 1.0:
+        late = self._drops > 0 or self._lates > max(1.0, LATE_AT_ONCE * self._scored)
+        self._drops = self._lates = self._scored = 0
+        self._looked_s, before = now, self._governor.fraction
+        if self._governor.step(now, late=late) == before == 1.0:
             return
         by_number = {screen.number: screen for screen in screens}
         shares = {n: share for n, screen in by_number.items() if (share := screen.share) is not None}
