@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.fixtures.http",
     "tests.fixtures.redis",
     "tests.fixtures.service",
+    "tests.fixtures.gstreamer",
 ]
 
 
