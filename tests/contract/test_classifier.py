@@ -132,6 +132,7 @@ def test_every_engine_agrees_with_onnx_runtime_within_the_manifests_tolerance(
 ) -> None:
     report = engines.verify(manifest, classifier, reference, frames)
     record_property("report", repr(report))
+    assert report.tolerance is not None
     assert report.worst <= report.tolerance, report
     assert report.mean <= 0.02, report  # which decisions are alike: docs/engines.md
     assert report.agreement == 1.0 or classifier.info.engine == "openvino-bf16"
