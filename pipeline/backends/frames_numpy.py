@@ -8,7 +8,6 @@ colour of 224 x 224 pixels adds 0.15 ms.
 import re
 from collections import deque
 from functools import lru_cache
-from threading import Condition, Lock
 
 import av
 import numpy as np
@@ -16,7 +15,8 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.errors import BackendError, Closed, DecodeError
+from pipeline.backends.slot_ring import SlotRing
+from pipeline.errors import BackendError, DecodeError
 from pipeline.flow.decode import Picture
 from pipeline.flow.frames import Frame, InputSpec
 from pipeline.flow.resize import Colour, Matrix, Plane
@@ -178,10 +178,7 @@ class NumpyPool:
     view; otherwise it copies them once."""
 
     def __init__(self, spec: InputSpec, slots: int, live_reserve: int) -> None:
-        if slots < 1 or not 0 <= live_reserve < slots:
-            raise BackendError(
-                f"a frame pool of {slots} slots with {live_reserve} kept for live streams has none for files"
-            )
+        self._ring = SlotRing(slots, live_reserve)
         self.spec = spec
         self.slots = slots
         try:
@@ -191,26 +188,18 @@ class NumpyPool:
             raise BackendError(
                 f"no memory for a frame pool of {slots} slots of {spec.slot_shape()}"
             ) from error
-        self._leases: list[Frame | None] = [None] * slots
-        self._free = slots
-        self._next = 0
-        self._reserve = live_reserve
-        self._closed = False
-        self._lock = Lock()
-        self._room_live = Condition(self._lock)
-        self._room_file = Condition(self._lock)
 
     @property
     def free(self) -> int:
         """Slots that are not leased."""
-        return self._free
+        return self._ring.free
 
     def store(
         self, picture: Picture, *, stream: int, sample: int, live: bool, timeout: float | None
     ) -> Frame | None:
         """See ``FramePool.store``."""
         frame = Frame(self, -1, stream, sample, picture.time_s, picture.arrived, live)
-        if not self._lease(frame, timeout):
+        if not self._ring.lease(frame, timeout):
             return None
         try:
             convert(picture, self.spec, self._pixels[frame.slot])
@@ -221,14 +210,9 @@ class NumpyPool:
 
     def release(self, frame: Frame) -> None:
         """See ``FramePool.release``."""
-        with self._lock:
-            if frame.pool is not self or self._leases[frame.slot] is not frame:
-                raise ValueError(f"{frame!r} does not hold its slot (any more)")
-            self._leases[frame.slot] = None
-            self._free += 1
-            self._room_live.notify()
-            if self._free > self._reserve:
-                self._room_file.notify()
+        if frame.pool is not self:
+            raise ValueError(f"{frame!r} does not hold its slot (any more)")
+        self._ring.give_back(frame, lambda slot: None)
 
     def gather(self, frames: list[Frame]) -> Slots:
         """See ``FramePool.gather``. Shape (frames, *slot)."""
@@ -240,24 +224,4 @@ class NumpyPool:
 
     def close(self) -> None:
         """See ``FramePool.close``."""
-        with self._lock:
-            self._closed = True
-            self._room_live.notify_all()
-            self._room_file.notify_all()
-
-    def _lease(self, frame: Frame, timeout: float | None) -> bool:
-        """Give ``frame`` the next free slot of the ring; False if there was none in time."""
-        kept, room = (0, self._room_live) if frame.live else (self._reserve, self._room_file)
-        with self._lock:
-            found = room.wait_for(lambda: self._closed or self._free > kept, timeout)
-            if self._closed:
-                raise Closed("the frame pool is closed")
-            if not found:
-                return False
-            while self._leases[self._next] is not None:
-                self._next = (self._next + 1) % self.slots
-            frame.slot = self._next
-            self._leases[frame.slot] = frame
-            self._next = (self._next + 1) % self.slots
-            self._free -= 1
-            return True
+        self._ring.close()

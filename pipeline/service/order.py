@@ -81,8 +81,6 @@ class Sequencer:
             return
         if not isinstance(message, Sample | LookSample):
             self._queue.append(message)
-            if isinstance(message, End | Gone):
-                self._answered = True  # a look that is out will not be answered any more
             self._over = isinstance(message, End | Gone) or (self._over and isinstance(message, Trouble))
             self._answered = self._answered or self._over  # the reader has left: no more will come of a look
             return

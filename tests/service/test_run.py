@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.lifecycle import worker_pids
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.rtsp import RtspServer
 from tests.fixtures.service import Command, film, segments
@@ -32,22 +33,6 @@ def opened(command: Command, stream: str) -> list[dict[str, Any]]:
 
 def closed(command: Command, stream: str) -> list[dict[str, Any]]:
     return [s for s in segments(command.events) if s["stream"]["id"] == stream]
-
-
-def worker_pids(supervisor: int) -> list[int]:
-    """The worker processes of a run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            words = (entry / "cmdline").read_bytes()
-        except (OSError, IndexError, ValueError):
-            continue
-        if parent == supervisor and b"spawn_main" in words:
-            found.append(int(entry.name))
-    return found
 
 
 def test_three_rtsp_streams_are_flagged_into_redis(
