@@ -6,6 +6,7 @@ import pytest
 
 pytest_plugins = [
     "tests.fixtures.media",
+    "tests.fixtures.pools",
     "tests.fixtures.rtsp",
     "tests.fixtures.http",
     "tests.fixtures.redis",

@@ -1,8 +1,6 @@
 """What every frame pool makes of a picture, against the reference."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -11,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
-from pipeline.backends import registry
 from pipeline.backends.encode_ffmpeg import write_clip
 from pipeline.flow.decode import Picture
 from pipeline.flow.frames import MEAN_ERROR, WORST_ERROR, FramePool, InputSpec
 from pipeline.flow.resize import Colour, Matrix, Plane, convert
+from tests.fixtures.pools import OpenPool, host
 
 OPEN_NSFW = InputSpec(
     224, 224, layout="nhwc", channels="bgr", mean=(104, 117, 123), crop="center", resize=(256, 256)
@@ -23,27 +21,6 @@ OPEN_NSFW = InputSpec(
 IMAGE_SAFETY = InputSpec(224, 224)
 MATRICES: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
 """FFmpeg's numbers (AVCOL_SPC)."""
-
-OpenPool = Callable[..., FramePool]
-
-
-@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.needs_gpu)])
-def open_pool(request: pytest.FixtureRequest) -> Iterator[OpenPool]:
-    """Opens pools through the registry, as production does; all are closed in the end."""
-    opened: list[FramePool] = []
-
-    def open_one(spec: InputSpec, slots: int, **more: Any) -> FramePool:
-        opened.append(registry.open_pool(spec, slots, device=request.param, **more))
-        return opened[-1]
-
-    yield open_one
-    for pool in opened:
-        pool.close()
-
-
-def host(pixels: Any) -> NDArray[np.float32]:
-    """A batch tensor in main memory, copied."""
-    return np.array(pixels.get() if hasattr(pixels, "get") else pixels)
 
 
 def photograph(height: int, width: int) -> NDArray[np.uint8]:

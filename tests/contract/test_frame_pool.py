@@ -2,43 +2,20 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from pipeline.backends import registry
 from pipeline.errors import BackendError, Closed, DecodeError
 from pipeline.flow.decode import Picture
 from pipeline.flow.frames import Frame, FramePool, InputSpec
+from tests.fixtures.pools import OpenPool, host
 
 TINY = InputSpec(8, 6)
-
-OpenPool = Callable[..., FramePool]
-
-
-@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.needs_gpu)])
-def open_pool(request: pytest.FixtureRequest) -> Iterator[OpenPool]:
-    """Opens pools through the registry, as production does; all are closed in the end."""
-    opened: list[FramePool] = []
-
-    def open_one(spec: InputSpec, slots: int, **more: Any) -> FramePool:
-        opened.append(registry.open_pool(spec, slots, device=request.param, **more))
-        return opened[-1]
-
-    yield open_one
-    for pool in opened:
-        pool.close()
-
-
-def host(pixels: Any) -> NDArray[np.float32]:
-    """A batch tensor in main memory, copied."""
-    return np.array(pixels.get() if hasattr(pixels, "get") else pixels)
 
 
 def grey(value: int, *, time_s: float = 0.0) -> Picture:
