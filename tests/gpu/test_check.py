@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -183,7 +184,7 @@ def test_every_contract_that_has_a_gpu_variant_is_part_of_the_check() -> None:
     marked = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "tests").rglob("test_*.py")
-        if "mark.needs_gpu" in path.read_text() and path != Path(__file__)
+        if re.search(r"mark\.needs_gpu|\bopen_pool\b", path.read_text()) and path != Path(__file__)
     }
     assert listed == marked
 
