@@ -18,7 +18,8 @@ from typing import Any
 
 from pipeline import outbox_sql
 from pipeline.events import Event, utf8
-from pipeline.outbox_file import OutboxError, OutboxFile
+from pipeline.outbox_errors import OutboxError
+from pipeline.outbox_file import OutboxFile
 from pipeline.outbox_sql import Counts, Finished, Progress, Row, split_id, sql_id
 
 __all__ = ["Counts", "Finished", "Outbox", "OutboxError", "OutboxFullError", "Progress", "Row", "split_id"]

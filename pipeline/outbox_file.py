@@ -1,14 +1,13 @@
 """The SQLite file under the outbox: connections, versions, and what happens when the file goes away.
 
 One connection a thread. A file that is deleted or replaced while it is open lives on, unseen, as long as
-somebody holds it; so every use first looks whether the file at the path is still the one that is open. If
-not, a new one is made and everything that the old one holds is carried over, under the old one's write lock:
-whichever thread or process notices first does it, the others find nothing left to carry. A file that proves
-to be damaged is set aside under another name and then carried over as far as it can be read.
+somebody holds it; so every use first looks whether the file at the path, and its log, are still those that
+are open. If not, a new one is made and everything that the old one holds is carried over, under the old one's
+write lock: whichever thread or process notices first does it, the others find nothing left to carry. A file
+that proves to be damaged is set aside under another name and then carried over as far as it can be read.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import sqlite3
@@ -17,52 +16,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import FramewardenError
+from pipeline.outbox_errors import OutboxError, meaning
 from pipeline.outbox_salvage import SUFFIXES, copy_readable, set_aside
 from pipeline.outbox_sql import MIGRATIONS, TABLES
 
 _BUSY_S = 30.0
-_CURES = {
-    sqlite3.SQLITE_FULL: ("disk_full", "free some space there; it goes on by itself"),
-    sqlite3.SQLITE_IOERR: ("disk_error", "is the disk full or failing? it goes on by itself once it is not"),
-    sqlite3.SQLITE_READONLY: ("read_only", "make its files and folder writable; it goes on by itself"),
-    sqlite3.SQLITE_CANTOPEN: ("read_only", "make the folder writable; it goes on by itself"),
-    sqlite3.SQLITE_PERM: ("read_only", "make its files and folder writable; it goes on by itself"),
-    sqlite3.SQLITE_BUSY: ("busy", "another program holds it; it is tried again"),
-    sqlite3.SQLITE_CORRUPT: (
-        "damaged",
-        "move it aside (sqlite3 FILE .recover reads what is left) and start again",
-    ),
-    sqlite3.SQLITE_NOTADB: ("damaged", "it is no outbox: move it aside, or name another state_dir"),
-}
-
-
-_SAME = {
-    errno.ENOSPC: sqlite3.SQLITE_FULL,
-    errno.EDQUOT: sqlite3.SQLITE_FULL,
-    errno.EROFS: sqlite3.SQLITE_READONLY,
-    errno.EACCES: sqlite3.SQLITE_CANTOPEN,
-    errno.EPERM: sqlite3.SQLITE_CANTOPEN,
-}
-"""What SQLite would call an error of the operating system."""
-
-
-class OutboxError(FramewardenError):
-    """The outbox file could not be read or written; nothing of this call was accepted.
-
-    ``reason`` is a short, stable word."""
-
-    def __init__(self, message: str, reason: str = "failed") -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """An open connection and the file that it has open."""
+    """An open connection, and which file and log it has open."""
 
     db: sqlite3.Connection
-    inode: tuple[int, int]
+    files: "_Files"
 
 
 class OutboxFile:
@@ -73,18 +39,20 @@ class OutboxFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._all: list[_Held] = []
         self._lock = threading.Lock()
-        with self.mapped():
-            self._make()
+        with self.mapped(), _alone(self._folder()):
+            self._made().close()
 
     def db(self) -> sqlite3.Connection:
         """This thread's connection to the file that lies at the path now."""
         held: _Held | None = getattr(self._local, "held", None)
-        if held is not None and held.inode != _inode(self.path):
-            self._carry_over(held)
-            held = None
-        return (held or self._hold()).db
+        if held is not None and held.files != _files(self.path):
+            held = self._carry_over(held)
+        elif held is None:
+            held = self._hold()
+        self._local.held = held
+        return held.db
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -104,11 +72,8 @@ class OutboxFile:
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
-            code = getattr(exc, "sqlite_errorcode", None)
-            if code is None:  # not SQLite: the folder
-                code = _SAME.get(getattr(exc, "errno", 0) or 0, 0)
-            reason, cure = _CURES.get(code & 0xFF, ("failed", "see the disk"))
-            if code & 0xFF == sqlite3.SQLITE_CORRUPT and (aside := self._set_aside()) is not None:
+            code, reason, cure = meaning(exc)
+            if code == sqlite3.SQLITE_CORRUPT and (aside := self._set_aside()) is not None:
                 cure = f"it is kept as {aside.name}, and what can be read of it goes into a new one"
             elif isinstance(exc, sqlite3.Error) and reason not in ("busy", "failed"):
                 self._let_go()
@@ -117,10 +82,11 @@ class OutboxFile:
     def close(self) -> None:
         """Close every thread's connection."""
         with self._lock:
-            for connection in self._all:
-                connection.close()
-            self._all.clear()
+            every, self._all = self._all, []
             self._local = threading.local()
+        errors = [error for held in every if (error := self._part_with(held)) is not None]
+        if errors:
+            raise errors[0]
 
     def _begun(self) -> sqlite3.Connection:
         """A connection with its write transaction begun, on the file that lies at the path."""
@@ -128,43 +94,43 @@ class OutboxFile:
             db = self.db()
             db.execute("BEGIN IMMEDIATE")
             # Looked at again under the lock that carrying over takes: what is written now is carried.
-            if self._local.held.inode == _inode(self.path):
+            if self._local.held.files == _files(self.path):
                 return db
             db.execute("ROLLBACK")
 
     def _hold(self) -> _Held:
-        while True:
-            self._make()  # also waits for whoever makes it just now
-            before = _inode(self.path)
-            db = self._connect()
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if before is not None and before == _inode(self.path) and version == len(MIGRATIONS):
-                held = _Held(db, before)
-                self._local.held = held
-                return held
-            self._discard(db)  # it was deleted between two lines
+        """Open the file at the path, made where it is missing and brought to this version."""
+        with _alone(self._folder()):
+            while True:
+                before = _inode(self.path)
+                db = self._made()
+                files = _files(self.path)
+                if files[0] is not None and before in (None, files[0]):
+                    held = _Held(db, files)
+                    with self._lock:
+                        self._all.append(held)
+                    return held
+                db.close()  # it was deleted between two lines
 
-    def _connect(self) -> sqlite3.Connection:
+    def _folder(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.path.parent
+
+    def _made(self) -> sqlite3.Connection:
+        """A connection to a file of this version. By one process at a time."""
+        if not self.path.exists():
+            for suffix in SUFFIXES[1:]:  # of a file that is gone: they must not meet a new one
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
         # Autocommit: transactions are ours. check_same_thread is off so that close() may close them.
         db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        with self._lock:
-            self._all.append(db)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "journal_size_limit=16777216"):
-            db.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "journal_size_limit=16777216"):
+                db.execute(f"PRAGMA {pragma}")
+            self._migrate(db)
+        except BaseException:
+            db.close()
+            raise
         return db
-
-    def _make(self) -> None:
-        """Create the file where it is missing, and bring it to this version."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(self.path.parent):
-            if not self.path.exists():
-                for suffix in SUFFIXES[1:]:  # of a file that is gone: they must not meet a new one
-                    Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-            db = self._connect()
-            try:
-                self._migrate(db)
-            finally:
-                self._discard(db)
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -186,25 +152,43 @@ class OutboxFile:
             if db.in_transaction:
                 db.execute("ROLLBACK")
 
-    def _carry_over(self, old: _Held) -> None:
+    def _carry_over(self, old: _Held) -> _Held:
         """Move what a file holds that was deleted or replaced under us into the one at the path."""
-        self._make()
+        if old.files[0] == _inode(self.path):  # only its log is gone: nobody can go on with such a file
+            with _alone(self._folder()):
+                if old.files[0] == _inode(self.path):
+                    set_aside(self.path)
+        gone = [old]
+        while True:
+            fresh = self._hold()
+            try:
+                done = all(self._carry_all(held.db, fresh) for held in gone)
+            except BaseException:
+                for held in (*gone[1:], fresh):
+                    self._discard(held)
+                raise
+            if done:
+                break
+            gone.append(fresh)  # deleted again meanwhile, with what others may have brought into it
+        for held in gone:
+            self._discard(held)
+        return fresh
+
+    def _carry_all(self, old: sqlite3.Connection, fresh: _Held) -> bool:
+        """Whether it was carried; False when ``fresh`` is not the file at the path any more."""
         try:
-            self._carry_all(old.db)
+            return self._attached(old, fresh)
         except sqlite3.DatabaseError as exc:
             if getattr(exc, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
                 raise
-            fresh = self._connect()
-            try:
-                copy_readable(old.db, fresh)
-            finally:
-                self._discard(fresh)
-        self._local.held = None
-        self._discard(old.db)
+        copy_readable(old, fresh.db)
+        return True
 
-    def _carry_all(self, db: sqlite3.Connection) -> None:
+    def _attached(self, db: sqlite3.Connection, fresh: _Held) -> bool:
         db.execute("ATTACH ? AS fresh", (str(self.path),))
         try:
+            if _files(self.path) != fresh.files:
+                return False
             db.execute("BEGIN IMMEDIATE")
             for table in TABLES:
                 db.execute(f"INSERT OR IGNORE INTO fresh.{table} SELECT * FROM main.{table}")
@@ -214,13 +198,14 @@ class OutboxFile:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             db.execute("DETACH fresh")
+        return True
 
     def _set_aside(self) -> Path | None:
         """Give a damaged file another name, so that a new one is made and filled by the next use. None when
         it is not the file that this thread has open: somebody has done so already."""
         held: _Held | None = getattr(self._local, "held", None)
         with _alone(self.path.parent):
-            if held is None or held.inode != _inode(self.path):
+            if held is None or held.files[0] != _inode(self.path):
                 return None
             return set_aside(self.path)
 
@@ -229,20 +214,41 @@ class OutboxFile:
         held: _Held | None = getattr(self._local, "held", None)
         if held is not None:
             self._local.held = None
-            self._discard(held.db)
+            if (error := self._part_with(held)) is not None:
+                raise error
+
+    def _part_with(self, held: _Held) -> OutboxError | None:
+        """Close a connection. What it may hold alone is carried over first; returns why it could not be."""
+        try:
+            if held.files != _files(self.path):
+                with self.mapped():
+                    held = self._carry_over(held)
+        except OutboxError as exc:
+            return exc
+        finally:
+            self._discard(held)
+        return None
 
     def _let_go(self) -> None:
         """After an error open anew: a connection that was opened read-only would stay so for ever."""
         held: _Held | None = getattr(self._local, "held", None)
-        if held is not None and held.inode == _inode(self.path):
+        if held is not None and held.files == _files(self.path):
             self._local.held = None
-            self._discard(held.db)
+            self._discard(held)
 
-    def _discard(self, db: sqlite3.Connection) -> None:
+    def _discard(self, held: _Held) -> None:
         with self._lock:
-            if db in self._all:
-                self._all.remove(db)
-        db.close()
+            if held in self._all:
+                self._all.remove(held)
+        held.db.close()
+
+
+_Files = tuple[tuple[int, int] | None, tuple[int, int] | None]
+"""A database and its write-ahead log. Both stay the same for as long as somebody has them open."""
+
+
+def _files(path: Path) -> _Files:
+    return _inode(path), _inode(Path(f"{path}-wal"))
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -281,10 +281,29 @@ def test_an_outbox_that_was_replaced_by_another_gets_what_the_old_one_held(path:
             assert consistent(other)
 
 
+def test_a_deleted_log_alone_loses_nothing(path: Path) -> None:
+    with Outbox(path) as outbox:
+        outbox.accept([first := segment()], now=1.0)
+        Path(f"{path}-wal").unlink()
+        outbox.accept([second := segment()], now=1.0)
+        with Outbox(path) as other:
+            assert ids(other) == ids(outbox) == [first.id, second.id]
+            assert consistent(other)
+
+
+def test_what_an_outbox_holds_alone_is_carried_over_when_it_is_closed(path: Path) -> None:
+    with Outbox(path) as outbox:
+        outbox.accept([event := segment()], now=1.0)
+        path.unlink()
+    with Outbox(path) as again:
+        assert ids(again) == [event.id]
+
+
 def test_writers_in_threads_and_processes_lose_nothing_when_it_is_deleted_under_them(path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    assert child.stdin is not None
     assert child.stdout is not None
     ours: list[str] = []
     stop = threading.Event()
@@ -305,9 +324,11 @@ def test_writers_in_threads_and_processes_lose_nothing_when_it_is_deleted_under_
         theirs += [child.stdout.readline().strip() for _ in range(10)]
         stop.set()
         thread.join()
-        out, _ = child.communicate("\n")
-        theirs += out.split()
-        assert child.returncode == 0
+        child.stdin.write("\n")
+        child.stdin.close()
+        theirs += child.stdout.read().split()  # communicate() would pass over what readline() had taken in
+        child.stdout.close()
+        assert child.wait() == 0
         found = ids(outbox)
     assert set(found) == {*ours, *theirs}
     assert len(found) == len(set(found))
