@@ -9,7 +9,10 @@ from urllib.parse import unquote, urlsplit
 from pipeline.config_file import Document, Loc, did_you_mean
 from pipeline.config_keys import Config, Sources, Stream, Thresholds
 from pipeline.config_types import LIVE_SCHEMES
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigError, ModelError
+from pipeline.events import StreamContext
+from pipeline.flow.source import Kind
+from pipeline.masking import mask_url
 
 CategoriesOf = Callable[[str], tuple[str, ...]]
 """The categories of a model by its name or manifest path; ``ModelError`` when there is no such model."""
@@ -46,6 +49,7 @@ def contradictions(config: Config) -> Mistakes:
     for number, stream in enumerate(config.streams):
         at: Loc = ("streams", number)
         yield from ((at + loc, text) for loc, text in _stream(stream))
+        yield from ((at + loc, text) for loc, text in _too_long_to_tell(stream, config.node))
         for category, own in stream.policy.categories.items() if stream.policy else ():
             base = config.policy.categories.get(category, Thresholds())
             rules = base.model_copy(update=own.model_dump(exclude_unset=True))
@@ -124,6 +128,17 @@ def _stream(stream: Stream) -> Mistakes:
         yield ("watch",), "only a folder or a glob can be watched; this is one file"
     if stream.watch and stream.scheme in ("http", "https"):
         yield ("watch",), "only a local folder or glob can be watched"
+
+
+def _too_long_to_tell(stream: Stream, node: str) -> Mistakes:
+    """What users name stands in each event of the stream, whose size is bounded."""
+    try:
+        kind: Kind = "live" if stream.scheme in LIVE_SCHEMES else "file"
+        StreamContext(
+            node, stream.tenant, stream.id, "-" * 36, kind, mask_url(stream.url), dict(stream.labels)
+        )
+    except ConfigError as error:
+        yield ("labels",) if stream.labels else ("id",), str(error)
 
 
 def _may_grow(url: str) -> bool:

@@ -213,6 +213,12 @@ def test_a_mistake_in_a_stream_is_named_by_its_number(tmp_path: Path, keys: str,
     assert re.fullmatch(rf"3: streams\[1\]{said}", line), line
 
 
+def test_labels_that_no_event_could_carry_are_refused(tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, one_stream(f"labels: {{note: {'x' * 30_000}}}"))
+    assert line.startswith("3: streams[0].labels: a mapping: stream 'a': id, tenant, url and labels are 30")
+    assert line.endswith("an event holds at most 20480: shorten the labels")
+
+
 @pytest.mark.parametrize(("allowed", "url", "said"), LIMITS)
 def test_a_stream_outside_of_sources_is_refused_before_it_is_opened(
     tmp_path: Path, allowed: str, url: str, said: str

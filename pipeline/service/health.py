@@ -47,8 +47,9 @@ class Pulse:
             return f"was not ready {LOADING_S:.0f} s after its start" if late else None
         if now - self.heard > WEDGED_S:
             return f"said nothing for {now - self.heard:.0f} s"
-        if not self.excused and now - self.beat > WEDGED_S:
-            return f"its inference thread stood still for {now - self.beat:.0f} s"
+        still_s = self.heard - self.beat  # by its last words: a silent process cannot tell of its threads
+        if not self.excused and still_s > WEDGED_S:
+            return f"its inference thread stood still for {still_s:.0f} s"
         if stuck(marks, now):
             return f"a decode call did not return within {STUCK_S:.0f} s"
         return None

@@ -1,5 +1,6 @@
 """The table's columns, and what each of them demands of a source fault."""
 
+import os
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -20,7 +21,9 @@ INVARIANTS = (
     "alive",
     "others",
 )
-ADDS_UP_S = 0.1
+FULL = os.environ.get("FAULTS_FULL") == "1"
+"""``make faults`` has the machine to itself: speed is judged, too. ``make test`` may run beside anything."""
+ADDS_UP_S = 0.1 if FULL else 0.25
 GREW_MB = 32.0
 """Room for what an allocator keeps: a leak of one decoder context or of one ring would be more."""
 PARTS = ("screened_s", "late_s", "dropped_s", "lost_s")
@@ -144,8 +147,11 @@ def others(before: Moment, after: Moment) -> str:
     for a keyframe that comes one later, as on any busy machine, and for what the machine was held up."""
     said, held_up = [], after.held_up_s - before.held_up_s
     for stream in CALM:
-        more = after.lost_s(stream) - before.lost_s(stream)
+        more = after.lost_s(stream, own=FULL) - before.lost_s(stream, own=FULL)
         assert more <= 2 * GOP_S + held_up, f"{stream} was not screened for {more:.2f} s"
+        if not FULL:
+            said.append(f"{more:.2f} s lost")
+            continue
         early, late = _gap_worst(before, stream), _gap_worst(after, stream)
         assert late <= max(early, MAX_GAP_S * 1.05) + GOP_S + held_up, f"{stream}: a gap of {late} s"
         early_ms, late_ms = _p99(before, stream), _p99(after, stream)

@@ -44,10 +44,10 @@ class Moment:
     """How long the machine has held up somebody who does nothing, so far."""
     rows: dict[str, dict[str, Any]]
 
-    def lost_s(self, stream: str) -> float:
-        """Seconds that were not screened so far."""
+    def lost_s(self, stream: str, *, own: bool = True) -> float:
+        """Seconds that were not screened so far; without ``own``, only what did not come from the source."""
         seconds = self.rows[stream]["coverage"]
-        return float(seconds["lost_s"] + seconds["late_s"] + seconds["dropped_s"])
+        return float(seconds["lost_s"] + (seconds["late_s"] + seconds["dropped_s"] if own else 0.0))
 
 
 @dataclass

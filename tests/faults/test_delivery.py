@@ -4,21 +4,19 @@
 faults on the publisher alone, quicker and with more events."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.faults.cells import INVARIANTS, left, note, off_by, others
+from tests.faults.cells import FULL, INVARIANTS, left, note, off_by, others
 from tests.faults.failover import CLUSTER, SENTINEL, cluster, sentinel
 from tests.faults.redis_scene import BACK_S, QUICK, STAGE_FAULTS, RedisScene, play
 from tests.faults.scene import CALM
 from tests.fixtures.history import compare
 from tests.fixtures.redis import RedisFactory, RedisServer
 
-FULL = os.environ.get("FAULTS_FULL") == "1"
 FAULTS = tuple(STAGE_FAULTS) if FULL else QUICK
 pytestmark = pytest.mark.timeout(600)
 

@@ -3,17 +3,15 @@
 One service carries all faults at once: what is green among all of them is green for each. ``make faults``
 sets ``FAULTS_FULL``: 38 streams are lost together, for a minute."""
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.faults.cells import INVARIANTS, judge, note
+from tests.faults.cells import FULL, INVARIANTS, judge, note
 from tests.faults.scene import Scene, play
 from tests.faults.sources import SOURCE_FAULTS
 from tests.fixtures.redis import RedisServer
 
-FULL = os.environ.get("FAULTS_FULL") == "1"
 MANY, FAULT_S = (38, 60.0) if FULL else (12, 7.0)
 pytestmark = pytest.mark.timeout(400)
 

@@ -43,7 +43,10 @@ def looping(name: str) -> dict[str, Any]:
 
 
 def started(command: Command, *streams: str, times: int = 1) -> bool:
-    return all(len(of(command, stream, "connected")) >= times for stream in streams)
+    def count(stream: str) -> int:
+        return sum(len(of(command, stream, state)) for state in ("connected", "recovered"))
+
+    return all(count(stream) >= times for stream in streams)
 
 
 def test_a_crash_costs_its_worker_a_moment_and_the_other_workers_nothing(
