@@ -60,10 +60,10 @@ class Outbox:
         :raises OutboxFullError: there is no room, although everything that may go has gone."""
         with self._file.writing() as db:
             (waiting,) = db.execute("SELECT pending FROM totals").fetchone()
-            for event in events:
-                outbox_sql.insert(db, event, now)
             for step in progress:
                 outbox_sql.set_progress(db, step)
+            for event in events:
+                outbox_sql.insert(db, event, now)
             for done in finished:
                 outbox_sql.set_finished(db, done)
             # A call that is larger than the whole bound finds its room once nothing else waits.
@@ -140,15 +140,16 @@ class Outbox:
         """How far an item got, or None."""
         with self._file.mapped():
             found = self._file.db().execute(
-                "SELECT size, mtime, session, last_scored_s, ledger, segments FROM progress"
+                "SELECT size, mtime, session, last_scored_s, ledger, segments, previous FROM progress"
                 " WHERE stream = ? AND item = ?",
                 (utf8(stream), utf8(item)),
             )
             row = found.fetchone()
         if row is None:
             return None
-        size, mtime, session, scored_s, ledger, segments = row
-        return Progress(stream, item, size, mtime, session, scored_s, json.loads(ledger), segments)
+        size, mtime, session, scored_s, ledger, segments, closed = row
+        previous = {category: (name, end_s) for category, (name, end_s) in json.loads(closed).items()}
+        return Progress(stream, item, size, mtime, session, scored_s, json.loads(ledger), segments, previous)
 
     def last_scored(self, event: Event) -> float | None:
         """Stream time in seconds of the last sample scored in an event's session; None if not known."""

@@ -11,7 +11,7 @@ from pipeline.events import Event
 
 SUFFIXES = ("", "-wal", "-shm")
 _KEYS = {"events": "seq", "open_segments": "rowid", "progress": "stream", "finished": "stream"}
-_JSON = {"progress": "ledger"}
+_JSON = {"progress": ("ledger", "previous")}
 
 
 def set_aside(path: Path) -> Path:
@@ -61,7 +61,8 @@ def _good(table: str, row: dict[str, object]) -> bool:
         if "body" in row:
             event = Event.from_json(str(row["body"]))
             return row.get("id", event.id) == event.id
-        json.loads(str(row.get(_JSON.get(table, ""), "{}")))
+        for column in _JSON.get(table, ()):
+            json.loads(str(row[column]))
     except ValueError:
         return False
     return True

@@ -48,6 +48,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             UPDATE totals SET pending = pending + (NEW.redis_ms IS NULL),
                 held = held + (NEW.redis_ms IS NOT NULL), bytes = bytes + NEW.bytes; END""",
     ),
+    ("ALTER TABLE progress ADD COLUMN previous TEXT NOT NULL DEFAULT '{}'",),
 )
 """One entry per version of the file, in order; ``PRAGMA user_version`` says how many were applied."""
 
@@ -69,7 +70,9 @@ class Row:
 class Progress:
     """How far an item of a stream was screened; ``item`` is a file's path, or empty for a live stream.
 
-    ``last_scored_s`` is media time in ``session``; ``ledger`` is the coverage ledger's snapshot."""
+    ``last_scored_s`` is media time in ``session``; ``ledger`` is the coverage ledger's snapshot. ``previous``
+    is the id and the end in media seconds of the last closed segment of each category in the session; it is
+    read only, for it follows from the events."""
 
     stream: str
     item: str
@@ -79,6 +82,7 @@ class Progress:
     last_scored_s: float | None
     ledger: dict[str, Any] = field(default_factory=dict)
     segments: int = 0
+    previous: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,12 @@ def insert(db: sqlite3.Connection, event: Event, now: float) -> None:
         return
     if event.state == "closed":
         db.execute("DELETE FROM open_segments WHERE segment_id = ?", (event.segment_id,))
+        data = json.loads(event.body)["data"]
+        closed = json.dumps({event.category: [event.segment_id, data["media"]["end_s"]]})
+        db.execute(
+            "UPDATE progress SET previous = json_patch(previous, ?) WHERE session = ?",
+            (closed, data["stream"]["session"]),
+        )
     else:
         db.execute(
             "INSERT INTO open_segments VALUES (?, ?, ?, ?) ON CONFLICT (segment_id) DO UPDATE"
@@ -136,7 +146,13 @@ def insert(db: sqlite3.Connection, event: Event, now: float) -> None:
 def set_progress(db: sqlite3.Connection, step: Progress) -> None:
     key = (utf8(step.stream), utf8(step.item))
     rest = (step.size, step.mtime, step.session, step.last_scored_s, json.dumps(step.ledger), step.segments)
-    db.execute("INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*key, *rest))
+    db.execute(
+        "INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?, ?, '{}') ON CONFLICT DO UPDATE SET"
+        " previous = CASE WHEN session = excluded.session THEN previous ELSE '{}' END, size = excluded.size,"
+        " mtime = excluded.mtime, session = excluded.session, last_scored_s = excluded.last_scored_s,"
+        " ledger = excluded.ledger, segments = excluded.segments",
+        (*key, *rest),
+    )
 
 
 def set_finished(db: sqlite3.Connection, done: Finished) -> None:

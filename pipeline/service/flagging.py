@@ -1,6 +1,6 @@
 """What a stream's scores come to: the segments of each category, and where a closer look is wanted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline import events
 from pipeline.config import Config, Stream
@@ -33,11 +33,18 @@ class Flagging:
         """Segments that stayed under ``min_s``: they were not published."""
         return self._shorter + sum(builder.shorter for builder in self._builders.values())
 
-    def begin(self, resumed_s: float | None) -> None:
-        """A session begins; ``resumed_s`` is its last sample before a crash, if it goes on after one."""
+    def begin(self, resumed_s: float | None, previous: Mapping[str, tuple[str, float]]) -> None:
+        """A session begins. If it goes on after a crash, ``resumed_s`` is its last sample before it, and
+        ``previous`` the id and the end of the last closed segment of each category."""
         self._lookout.restart(resumed_s)
         self._builders = {
-            category: SegmentBuilder(category, rules, new_id=events.new_id, previous_sample_s=resumed_s)
+            category: SegmentBuilder(
+                category,
+                rules,
+                new_id=events.new_id,
+                previous_sample_s=resumed_s,
+                previous=previous.get(category),
+            )
             for category, rules in self._rules.items()
         }
 

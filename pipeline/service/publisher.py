@@ -202,10 +202,7 @@ class Publisher:
         there = sink.topic(topic)
         run_id = there.run_id if there else ""
         moved = self._run_ids.get(topic, run_id) != run_id
-        self._run_ids[topic] = run_id
-        if not ends:
-            return
-        whole = (
+        whole = not ends or (
             there is not None
             and not moved
             and split_id(there.last_id) >= split_id(ends[-1].redis_id or "")
@@ -214,23 +211,25 @@ class Publisher:
         )
         if not whole:
             self._republish(sink, topic, moved)
+        self._run_ids[topic] = run_id  # last: what was not compared to its end is compared again
 
     def _republish(self, sink: Sink, topic: str, moved: bool) -> None:
-        lost: dict[str, int] = {}
-        after = "0-0"
+        """Page by page: an outbox may hold a day's events."""
+        count, after = 0, "0-0"
         while rows := self.outbox.held(topic, _PAGE, after):
-            lost |= {row.redis_id or "": row.seq for row in _absent(sink, topic, rows)}
             after = rows[-1].redis_id or after
-        # Consumers may delete what they have acknowledged. After a restart or failover their books may be
-        # wrong, too: then a repeat, which consumers drop, is better than a loss.
-        taken = sink.taken(topic, list(lost)) if lost and not moved else set()
-        self.outbox.remove(lost[redis_id] for redis_id in taken)
-        again = [seq for redis_id, seq in lost.items() if redis_id not in taken]
-        if again:
+            lost = {row.redis_id or "": row.seq for row in _absent(sink, topic, rows)}
+            # Consumers may delete what they have acknowledged. After a restart or failover their books may be
+            # wrong, too: then a repeat, which consumers drop, is better than a loss.
+            taken = sink.taken(topic, list(lost)) if lost and not moved else set()
+            self.outbox.remove(lost[redis_id] for redis_id in taken)
+            again = [seq for redis_id, seq in lost.items() if redis_id not in taken]
             self.outbox.undelivered(again)
+            count += len(again)
+        if count:
             sink.ensure_groups()
-            self.state = replace(self.state, republished=self.state.republished + len(again))
-            log.warning("redis lost entries; publishing them again", topic=topic, entries=len(again))
+            self.state = replace(self.state, republished=self.state.republished + count)
+            log.warning("redis lost entries; publishing them again", topic=topic, entries=count)
 
     def _up(self, url: str, warnings: tuple[str, ...]) -> None:
         for text in warnings:
