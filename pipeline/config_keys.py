@@ -198,12 +198,16 @@ class Config(_Part):
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto says what it chose and why; an explicit choice never falls back."""
     workers: Literal["auto"] | Annotated[Whole, Field(ge=1, le=1024)] = "auto"
-    """Worker processes; auto divides the cores."""
-    engine: Literal["auto", "openvino-bf16", "openvino-f32", "openvino-int8", "onnxruntime-f32"] = "auto"
-    """What scores on a CPU: auto is bfloat16 where processor and model allow it, an int8 that was built here
-    and found right before that, else float32. A named one is that one or an error."""
+    """Worker processes on a CPU; auto divides the cores. A GPU has one, whatever this says."""
+    engine: Literal[
+        "auto", "openvino-int8", "openvino-bf16", "openvino-bf16+f32", "openvino-f32", "onnxruntime-f32",
+        "tensorrt", "tensorrt-rtx", "onnxruntime-cuda",
+    ] = "auto"  # fmt: skip
+    """What scores. auto on a CPU: an int8 that was built here and found right; else bfloat16 where processor
+    and model allow it, near thresholds once more in float32; else float32. On a GPU: TensorRT. A named one is
+    that one or an error."""
     gpus: Literal["all"] | tuple[Annotated[Whole, Field(ge=0)], ...] = "all"
-    """Numbers of the GPUs to use."""
+    """Numbers of the GPUs to use, in CUDA's order: that of nvidia-smi with CUDA_DEVICE_ORDER=PCI_BUS_ID."""
     log: Log = Log()
     shutdown_s: Annotated[Number, Field(gt=0, le=600)] = 8
     """How long a stop may take before workers are killed."""

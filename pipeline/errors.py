@@ -12,6 +12,7 @@
     │   ├── SourceTimeout        no answer, or no packet, within the deadline
     │   ├── SourceNoVideo        opened, but holds no video
     │   ├── SourceUnsupported    scheme, protocol, container or codec that this build cannot read
+    │   ├── SourceNoRoom         this machine has no memory for one more
     │   ├── SourceCorrupt        is not a video, or is damaged beyond reading
     │   └── SourceEnded          a live source hung up
     ├── DecodeError          this picture or packet is lost; the stream goes on at the next keyframe
@@ -84,6 +85,12 @@ class SourceUnsupported(SourceError):
     """Scheme, protocol, container or codec that this build cannot read."""
 
     reason = "unsupported"
+
+
+class SourceNoRoom(SourceError):
+    """The device has no memory for the decoder of one more stream."""
+
+    reason = "no_room"
 
 
 class SourceCorrupt(SourceError):

@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fixtures.media",
     "tests.fixtures.pools",
     "tests.fixtures.rtsp",
+    "tests.fixtures.rtmp",
     "tests.fixtures.http",
     "tests.fixtures.redis",
     "tests.fixtures.service",

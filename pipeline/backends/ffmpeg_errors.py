@@ -30,14 +30,8 @@ Lines = list[tuple[int, str, str]]
 """What FFmpeg logged: level, component, text."""
 _OVERSIZED = re.compile(r"Picture size (\d+x\d+) (?:exceeds specified max pixel count|is invalid)")
 _REDIRECTED = re.compile(r"Status \d+: Redirecting to (\S+)")
-_NETWORK = (
-    errno.EHOSTUNREACH,
-    errno.ENETUNREACH,
-    errno.ECONNRESET,
-    errno.EPIPE,
-    errno.ECONNABORTED,
-    errno.EIO,
-)
+_HUNG_UP = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
+_NETWORK = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EIO)
 
 
 def silence_logs() -> None:
@@ -52,9 +46,12 @@ def silence_logs() -> None:
 
 
 @contextmanager
-def map_errors(shown: str, deadline: Deadline, *, remote: bool, limits: Limits) -> Iterator[Lines]:
+def map_errors(
+    shown: str, deadline: Deadline, *, remote: bool, limits: Limits, greeting: str = ""
+) -> Iterator[Lines]:
     """Any FFmpeg error of the block becomes a ``SourceError`` whose text starts with ``shown``, already
-    masked. Gives FFmpeg's log lines.
+    masked. Gives FFmpeg's log lines. ``greeting`` is the protocol in which a session is opened: what cannot
+    be understood is then the server's answer, and no film.
 
     What FFmpeg calls the end of a blocking step that ran out of time differs by protocol (an exit, bad data,
     an I/O error), so the clock decides what was a timeout."""
@@ -69,7 +66,7 @@ def map_errors(shown: str, deadline: Deadline, *, remote: bool, limits: Limits) 
                 raise SourceTimeout(f"{shown}: no answer within {deadline.seconds:g} s") from error
             if isinstance(error, av.error.MemoryError) and "max_streams" in told:
                 raise too_many_tracks(shown, limits) from error
-            raise _mapped(error, shown, told, remote) from error
+            raise _mapped(error, shown, told, remote, greeting) from error
         except MemoryError as error:
             raise SourceCorrupt(f"{shown}: asks for more memory than there is") from error
         except UnicodeError as error:  # PyAV decodes what a file or playlist names
@@ -86,7 +83,7 @@ def redirected(lines: Lines) -> str | None:
     return next((found[1] for line in lines if (found := _REDIRECTED.search(line[2]))), None)
 
 
-def _mapped(error: av.FFmpegError, shown: str, told: str, remote: bool) -> SourceError:
+def _mapped(error: av.FFmpegError, shown: str, told: str, remote: bool, greeting: str) -> SourceError:
     match error:
         case av.error.HTTPUnauthorizedError() | av.error.HTTPForbiddenError():
             return SourceAuth(f"{shown}: refused ({_status(error)}); check user and password in the URL")
@@ -98,18 +95,28 @@ def _mapped(error: av.FFmpegError, shown: str, told: str, remote: bool) -> Sourc
             return SourceRefused(f"{shown}: the server refused: {_status(error)}")
         case av.error.ConnectionRefusedError():
             return SourceRefused(f"{shown}: connection refused; is the server running, and the port right?")
+        case av.error.PermissionError() if remote:  # RTMP, whose own words may hold the stream's key
+            return SourceRefused(
+                f"{shown}: the server refused; does it have this stream, and may it be read?"
+            )
         case av.error.PermissionError():
             return SourceRefused(f"{shown}: may not be read (permission denied)")
         case av.error.ProtocolNotFoundError():
             return SourceUnsupported(f"{shown}: this FFmpeg has no such protocol; use one of {READABLE}")
         case av.error.DecoderNotFoundError() | av.error.DemuxerNotFoundError() | av.error.PatchWelcomeError():
             return SourceUnsupported(f"{shown}: a format that this FFmpeg cannot read{_told(told)}")
-    return _by_text(error, shown, told) if remote else _unreadable(error, shown, told)
+    return _by_text(error, shown, told, greeting) if remote else _unreadable(error, shown, told)
 
 
-def _by_text(error: av.FFmpegError, shown: str, told: str) -> SourceError:
+def _by_text(error: av.FFmpegError, shown: str, told: str, greeting: str) -> SourceError:
     """Network failures that share one error number, told apart by what FFmpeg logged."""
     lower = told.lower()
+    if error.errno in _HUNG_UP:
+        return SourceRefused(f"{shown}: the server closed the connection")
+    if greeting and isinstance(error, av.error.InvalidDataError | av.error.EOFError):
+        return SourceRefused(
+            f"{shown}: the server closed the connection, or does not speak {greeting.upper()}{_told(told)}"
+        )
     if "resolve hostname" in lower:
         return SourceRefused(f"{shown}: the host name does not resolve")
     if "certificate" in lower or "tls" in lower or "handshake" in lower:

@@ -95,16 +95,20 @@ class TimedSocket:
     def __init__(self, plain: socket.socket, owner: Rules) -> None:
         self._plain = plain
         self._owner = owner
+        self._read = False
 
     def sendall(self, data: bytes) -> None:
         self._plain.settimeout(max(self._owner.deadline.left(), 0.001))
         self._plain.sendall(data)
 
     def makefile(self, mode: str, buffering: int = -1) -> io.BufferedReader:
+        self._read = True
         return io.BufferedReader(_TimedReader(self._plain, self._owner), 1 << 16)
 
     def close(self) -> None:
-        """Nothing to do: the response's reader owns the socket."""
+        """Hang up, unless there is a reader: then the socket is the response's."""
+        if not self._read:
+            self._plain.close()
 
 
 class _TimedReader(io.RawIOBase):
@@ -140,6 +144,8 @@ def map_network_errors(url: str, owner: Rules) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise SourceTimeout(f"{shown}: no answer within {owner.deadline.seconds:g} s") from error
+    except ssl.SSLEOFError as error:
+        raise SourceRefused(f"{shown}: the server closed the connection") from error
     except ssl.SSLError as error:
         reason = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
         raise SourceTls(f"{shown}: TLS failed: {reason}{TLS_CURE}") from error

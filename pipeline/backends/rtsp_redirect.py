@@ -2,7 +2,7 @@
 
 FFmpeg follows a redirect to any host and logs in there with the first host's password. So the server is
 asked once, without credentials, on a connection of our own; FFmpeg is given the address that is left. A
-server that answers FFmpeg otherwise is refused afterwards (``ffmpeg_open``)."""
+server that answers FFmpeg otherwise is refused afterwards (``ffmpeg_remote``)."""
 
 import io
 import ssl

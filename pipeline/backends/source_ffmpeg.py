@@ -10,19 +10,16 @@ from types import TracebackType
 from typing import Self
 
 import av
-from av.stream import Discard
 from av.video.stream import VideoStream
 
+from pipeline.backends.access_units import whole_pictures
 from pipeline.backends.ffmpeg_errors import map_errors
-from pipeline.backends.ffmpeg_open import (
-    Opened,
-    SourceSettings,
-    context_of,
-    has_pictures,
-    open_container,
-    probe_protocols,
-)
-from pipeline.errors import SourceEnded, SourceError, SourceNoVideo, SourceTimeout, SourceUnsupported
+from pipeline.backends.ffmpeg_open import open_container
+from pipeline.backends.ffmpeg_remote import probe_protocols
+from pipeline.backends.ffmpeg_settings import Opened, SourceSettings
+from pipeline.backends.ffmpeg_video import video_stream
+from pipeline.backends.file_index import named_keyframes
+from pipeline.errors import SourceEnded, SourceError, SourceTimeout, SourceUnsupported
 from pipeline.flow.clock import MAX_RATE, StreamClock
 from pipeline.flow.source import Kind, Packet, StreamInfo
 from pipeline.inputs import local_path
@@ -48,6 +45,7 @@ def open_source(
 
 
 EARLY_S = 0.1
+PROBES = 8
 
 
 class FfmpegSource:
@@ -66,7 +64,7 @@ class FfmpegSource:
         self._stop = stop
         self._monotonic = monotonic
         self._remote = local_path(settings.url) is None
-        self._stream = _video_stream(opened, settings)
+        self._stream = video_stream(opened, settings)
         self._format = opened.container.format.name.split(",")[0]
         self.info = self._describe()
         self._time_base = self._stream.time_base or Fraction(1, 90000)
@@ -106,6 +104,25 @@ class FfmpegSource:
         self._clock.sought()
         self._packets = self._read()
         self._started = None
+        self._second = -1
+
+    def keyframes(self) -> tuple[float, ...]:
+        """See ``flow.source.Source``."""
+        if self.kind == "live" or self._remote or not self.info.has_index:
+            return ()
+        self.seek(0.0)  # some formats read their index only then
+        ticks = named_keyframes(self._stream, self._opened.container.size)
+        times = tuple(float((tick - ticks[0]) * self._time_base) for tick in ticks)
+        probes = times[:: max(1, len(times) // PROBES)]
+        honest = len(times) > 1 and all(self._begins_at(time_s) for time_s in probes)
+        self.seek(0.0)
+        return times if honest else ()
+
+    def _begins_at(self, time_s: float) -> bool:
+        """Whether there is a keyframe at just this time."""
+        self.seek(time_s)
+        packet = next(iter(self), None)
+        return packet is not None and packet.keyframe and abs(packet.time_s - time_s) < 1e-3
 
     def sender_time(self) -> float | None:
         """Unix time in seconds of stream time 0 by the sender's clock (RTCP), or None."""
@@ -154,7 +171,10 @@ class FfmpegSource:
 
     def _read(self) -> Generator[Packet, None, None]:
         """Packets on the timeline, when they are due."""
-        for packet in self._demux():
+        packets = self._demux()
+        if self._parsed():
+            packets = whole_pictures(packets, self.info.codec, self._settings.limits.packet_bytes)
+        for packet in packets:
             time_s = self._clock.time_s(packet.pts, packet.dts, packet.is_keyframe)
             if self._epoch_pts is None and time_s is not None:
                 self._epoch_pts = packet.pts if packet.pts is not None else packet.dts or 0
@@ -176,6 +196,12 @@ class FfmpegSource:
                 data=packet,
                 parameters_changed=packet.has_sidedata("new_extradata"),
             )
+
+    def _parsed(self) -> bool:
+        """Whether FFmpeg had to find out itself where each picture begins: units are not framed by
+        lengths."""
+        extradata = bytes(self._stream.codec_context.extradata or b"")
+        return self.info.codec in ("h264", "hevc") and extradata[:1] != b"\1"
 
     def _bound(self, size: int) -> None:
         """Judge the packet just read.
@@ -257,30 +283,3 @@ class FfmpegSource:
             return self._settings.limits.open_s
         segment_s = self._opened.http.target_s if self._opened.http else 0
         return max(self._settings.read_timeout_s, min(3.0 * segment_s, self._settings.limits.open_s))
-
-
-def _video_stream(opened: Opened, settings: SourceSettings) -> VideoStream:
-    """The one stream to read; the demuxer is told to skip all others."""
-    shown, limits, container = settings.shown, settings.limits, opened.container
-    candidates = [stream for stream in container.streams.video if has_pictures(stream)]
-    if not candidates:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise SourceNoVideo(f"{shown}: holds no video (found: {kinds})")
-    readable = [stream for stream in candidates if context_of(stream) is not None]
-    if not readable:
-        raise SourceUnsupported(f"{shown}: its video codec is unknown to this FFmpeg")
-    chosen = max(readable, key=_pixels)
-    pixels, size = _pixels(chosen), f"{chosen.codec_context.width}x{chosen.codec_context.height}"
-    if pixels > limits.picture_pixels or (pixels == 0 and opened.oversized):
-        raise SourceUnsupported(
-            f"{shown}: pictures of {size if pixels else opened.oversized}; "
-            f"limits.picture_pixels allows {limits.picture_pixels}"
-        )
-    for stream in container.streams:
-        if stream.index != chosen.index:
-            stream.discard = Discard.all
-    return chosen
-
-
-def _pixels(stream: VideoStream) -> int:
-    return stream.codec_context.width * stream.codec_context.height

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Protocol, Self
 
 import click
@@ -129,19 +130,22 @@ class Lines:
 
 
 class Bar:
-    """``screen`` on a terminal: one bar over all inputs; lines on the same terminal go above it."""
+    """``screen`` on a terminal: one bar over all inputs; lines on the same terminal go above it, and at the
+    end a line on the whole takes its place."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:3.0f} %"),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console or Console(stderr=True),
             transient=True,
             redirect_stdout=sys.stdout.isatty(),
         )
-        self._task = self.progress.add_task("starting", total=None)
+        self._task = self.progress.add_task("starting", total=None, rate="")
+        self._summary = ""
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -149,6 +153,8 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+        if self._summary:
+            self.progress.console.print(self._summary, highlight=False, markup=False)
 
     def on_event(self, event: Event) -> None:
         """Nothing: ``screen`` prints its segments itself."""
@@ -157,11 +163,18 @@ class Bar:
         streams = snapshot["streams"]
         done = sum(stream["state"] in ("ended", "failed") for stream in streams)
         flagged = sum(stream["segments"] for stream in streams)
+        counted = f"{done} of {len(streams)} inputs, {flagged} flagged"
+        film_s = sum(stream["position_s"] or 0.0 for stream in streams)
+        took_s = snapshot["time"] - snapshot["started"]
+        rate = f"{film_s / took_s:.1f} stream-hours per hour" if film_s and took_s > 0 else ""
+        length = timedelta(seconds=round(film_s))
+        self._summary = f"{counted}: {length} in {took_s:.0f} s, {rate}" if rate else counted
         self.progress.update(
             self._task,
-            description=f"{done} of {len(streams)} inputs, {flagged} flagged",
+            description=counted,
             total=len(streams),
             completed=sum(map(_share, streams)),
+            rate=rate,
         )
 
 

@@ -5,6 +5,7 @@
       ↓
     decode.py        Picture, Decoder         packets → pictures
     sample_rules.py  SamplingRules            how densely, as the config says it
+    sample_order.py  Order                    what the decoder is told to do
     sample_ahead.py  Ahead                    what comes after this packet or picture
     sample.py        Sampler                  which packets are decoded, which pictures are kept
     pick.py          pictures                 carries out what the sampler orders

@@ -24,12 +24,17 @@ class ModelInfo:
 
 
 class Classifier(Protocol):
-    """One engine. A row depends neither on its batch mates nor on padding."""
+    """One engine. A row depends neither on its batch mates nor on padding.
+
+    ``thresholds`` are the scores at which something is decided. An engine that is exact has no use for them;
+    one that is not takes more care near them. They may be set anew while it scores: the next batch has
+    them."""
 
     info: ModelInfo
     spec: InputSpec
     categories: tuple[str, ...]
     max_batch: int
+    thresholds: tuple[float, ...]
 
     def infer(self, pixels: Any) -> Scores:
         """Score a batch tensor of 1..``max_batch`` frames, as the pool's ``gather`` gives it.

@@ -34,7 +34,8 @@ WORST_ERROR = 4.0
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What a model wants to see: a slot is one picture of this form, float32.
+    """What a model wants to see: a slot is one picture of this form, float32, or float16 with ``half``, which
+    an engine on a GPU may ask for.
 
     ``height`` and ``width`` are the model's, in pixels. ``crop`` is ``stretch`` (the whole picture, its
     aspect ratio not kept) or ``center`` (scaled to ``resize``, then the middle cut out). ``resize`` is
@@ -49,6 +50,7 @@ class InputSpec:
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     crop: Crop = "stretch"
     resize: tuple[int, int] | None = None
+    half: bool = False
 
     def slot_shape(self) -> tuple[int, int, int]:
         """Shape of one slot: (3, H, W) or (H, W, 3)."""

@@ -16,28 +16,17 @@ something suspicious is watched, everything is fed as well.
 """
 
 import random
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from copy import copy, deepcopy
 from math import inf
 from typing import Literal
 
 from pipeline.flow.sample_ahead import GOPS_TO_TRUST, Ahead, Gops
+from pipeline.flow.sample_order import FLUSH, RESET, Order, feed
 from pipeline.flow.sample_rules import FRESH_S, HELD_BYTES, TOLERANCE, Plan, SamplingRules
 from pipeline.flow.source import Kind, Packet
 
 __all__ = ["TOLERANCE", "Order", "Plan", "Sampler", "SamplingRules"]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the decoder is to do next: ``still`` and ``feed`` a packet, ``flush`` or ``reset``. Of a packet
-    that is not ``wanted`` no picture will be kept."""
-
-    kind: Literal["still", "feed", "flush", "reset"]
-    packet: Packet | None = None
-    wanted: bool = True
-
-
-FLUSH, RESET = Order("flush"), Order("reset")
 
 
 class Sampler:
@@ -53,10 +42,8 @@ class Sampler:
             self._feeding_plan if rules.plan in ("full", "skip") else "keyframes"
         )
         self.why = "keyframes, until they prove too rare" if rules.plan == "auto" else "set in the config"
-        self.held_bytes = 0
-        self.kind = kind
-        self._live = kind == "live"
-        self._rng = rng
+        self.held_bytes, self.kind = 0, kind
+        self._live, self._rng = kind == "live", rng
         self.gap_s = 0.0  # in force: the promise, or more under overload
         self._limit = 0.0
         self.stretch(rules.max_gap_s)
@@ -68,14 +55,12 @@ class Sampler:
         self._gops = Gops()
         self._alone = True  # keyframes of this session decode by themselves, as far as is known
         self._dense_until_s = -inf  # watched closely up to here
-        # keyframes
         self._holds = rules.plan == "auto" or kind == "file"
         self._held: list[Packet] = []  # since the latest sound keyframe
         self._spare: Packet | None = None  # the latest keyframe passed over since the last sample
         self._retry: list[Order] = []
         self._feeding = False  # this GOP is fed, for an audit or for its last picture
         self._audit_s = inf
-        # full
         self._ahead = Ahead(live=self._live)
         self._leaving = False  # the orders of this packet are the last ones of the plan
 
@@ -115,6 +100,28 @@ class Sampler:
             orders = self._decide(packet)
         return orders + self._finish() if last else orders
 
+    def rests(self, keyframe_s: float) -> bool:
+        """Whether no packet before the next keyframe, which is shown at ``keyframe_s``, would change
+        anything: a file's reader may then leave them out. Not for the last GOP."""
+        if self.plan != "keyframes" or self._feeding or self._last is None or self._watching(keyframe_s):
+            return False
+        if self.rules.plan == "keyframes" and self._spare is None:
+            return True
+        return self._alone and keyframe_s <= self._last + self._limit
+
+    def forecast(self, keyframes: Iterable[Packet]) -> Iterator[Packet]:
+        """Which of the coming keyframes will be decoded alone, if nothing unforeseen happens; ends where the
+        plan does. It changes nothing."""
+        ahead = copy(self)
+        ahead._rng, ahead._gops, ahead._held = copy(self._rng), deepcopy(self._gops), []
+        for packet in keyframes:
+            if ahead.plan != "keyframes":
+                return
+            for order in ahead._decide(packet):
+                if order.kind == "still" and order.packet is not None and ahead.is_new(order.packet.time_s):
+                    yield order.packet
+                    ahead.kept(order.packet.time_s)
+
     def wants(self, time_s: float) -> bool:
         """Whether to keep this picture of a ``feed`` or ``flush``: asked once for each, in their order."""
         self._seen_s = max(self._seen_s, time_s)
@@ -152,7 +159,7 @@ class Sampler:
         """What else to decode for this packet, in view of how its orders went."""
         if self._held and self.is_new(self._seen_s) and self._seen_s < self._final_s < inf:
             self._final_s = self._seen_s  # the file's end is damaged: this was its last picture
-            return [RESET, *_feed(self._held), FLUSH]
+            return [RESET, *feed(self._held), FLUSH]
         retry, self._retry = self._retry, []
         return retry
 
@@ -217,7 +224,7 @@ class Sampler:
                 return self._enter_full(packet, "the distance between keyframes is too large to hold")
             held, self._audit_s, self._feeding = self._held, inf, True  # on, without holding, to the end
             self._hold(None)
-            return [RESET, *_feed(held), Order("feed", packet)]
+            return [RESET, *feed(held), Order("feed", packet)]
         self._hold(packet)
         if self._feeding and self._audit_s <= self._seen_s:
             self._feeding = False
@@ -265,7 +272,7 @@ class Sampler:
         """Feed these; in ``skip`` those well before the due time need no picture, unless it may be the file's
         last."""
         if self.plan != "skip" or self._last is None or self._ahead.interval_s == 0.0:
-            return _feed(packets)
+            return feed(packets)
         soon_s = self._due - 2.0 * self._ahead.interval_s
         if not self._live:
             soon_s = min(soon_s, self._newest_s)
@@ -280,18 +287,14 @@ class Sampler:
         self._gops.trust()
         self.plan, self.why = "keyframes", f"a keyframe every {self.gop_s or 0:.3g} s keeps the gap"
         self._leaving = True
-        return [*_feed([ready for ready in self._ahead.feed(packet) if ready is not packet]), FLUSH]
+        return [*feed([ready for ready in self._ahead.feed(packet) if ready is not packet]), FLUSH]
 
     def _finish(self) -> list[Order]:
         """The file's last picture, which is the newest of the GOP that is held or fed."""
         self._final_s, self._audit_s = self._newest_s, inf
         if self.plan != "keyframes" or (self._feeding and not self._held):
-            return [*_feed(self._ahead.end()), FLUSH]
+            return [*feed(self._ahead.end()), FLUSH]
         if len(self._held) == 1:
             return [Order("still", self._held[0])]
         self._ahead, self._leaving = Ahead(self._held, live=self._live), True
-        return [RESET, *_feed(self._held), FLUSH] if self._held else []
-
-
-def _feed(packets: list[Packet]) -> list[Order]:
-    return [Order("feed", packet) for packet in packets]
+        return [RESET, *feed(self._held), FLUSH] if self._held else []

@@ -68,6 +68,10 @@ class Source(Protocol):
 
         :raises SourceUnsupported: the source cannot be sought."""
 
+    def keyframes(self) -> tuple[float, ...]:
+        """When each keyframe is shown that a local file's index names, rising from 0; empty where there is no
+        index that can be relied on, or fewer than two. Sets the source to its start."""
+
     def sender_time(self) -> float | None:
         """Unix time in seconds of stream time 0 by the sender's clock (RTCP), or None."""
 

@@ -45,13 +45,16 @@ class Death:
 
 @dataclass(slots=True)
 class Hand:
-    """One worker. ``config`` is what it was told last. ``served``: it was ready once. ``why`` says why it
-    died, ``wedged`` that it was killed for standing still: both hold until it is ready again, which took it
-    ``absent_s`` from its start or its death on."""
+    """One worker. ``gpu`` is the UUID of its own, "" for none. ``config`` is what it was told last.
+    ``served``: it was ready once. ``why`` says why it died, ``wedged`` that it was killed for standing still:
+    both hold until it is ready again, which took it ``absent_s`` from its start or its death on. ``lent`` are
+    the ids of its streams that others have until then."""
 
     number: int
     board: Board
+    gpu: str = ""
     jobs: dict[int, Job] = field(default_factory=dict)
+    lent: set[str] = field(default_factory=set)
     process: BaseProcess | None = None
     pipe: Connection | None = None
     silent: bool = False
@@ -70,14 +73,19 @@ class Hand:
     refused: str | None = None
 
     @classmethod
-    def idle(cls, number: int, at_once: int) -> "Hand":
+    def idle(cls, number: int, at_once: int, gpu: str = "") -> "Hand":
         """A worker that has not been started; ``at_once`` streams may decode in it at a time."""
-        return cls(number, board(at_once))
+        return cls(number, board(at_once), gpu)
 
     @property
     def ready(self) -> bool:
         """Whether it takes orders."""
         return self.process is not None and self.pulse.ready
+
+    @property
+    def failing(self) -> bool:
+        """Whether it died and has not been ready since."""
+        return self.restarts > 0 and self.away_since > 0
 
     @property
     def state(self) -> str:

@@ -30,6 +30,7 @@ class Begin:
     resumed_s: float | None = None
     ledger: dict[str, object] | None = None
     segments: int = 0
+    previous: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

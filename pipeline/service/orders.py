@@ -14,8 +14,9 @@ from pipeline.service.marks import Board
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
     """What a worker is told at its start. ``cores`` it may fill, ``slots`` frames a model may wait in, of
-    which files leave ``live_slots`` to live streams. ``board`` is where it marks its decode calls,
-    ``crash`` the file that says, if it crashes, in which thread."""
+    which files leave ``live_slots`` to live streams. ``board`` is where it marks its decode calls, ``crash``
+    the file that says, if it crashes, in which thread. ``gpu`` is the only one that it sees, "" for all.
+    ``once``: a recording whose server is away is not waited for."""
 
     number: int
     config: Config
@@ -27,6 +28,8 @@ class WorkerPlan:
     outbox: Path
     board: Board
     crash: Path
+    gpu: str = ""
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

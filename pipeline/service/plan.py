@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 
+from pipeline.backends import cuda_driver
 from pipeline.backends.registry import Device
 from pipeline.config import Config, Stream
 from pipeline.config_types import LIVE_SCHEMES
@@ -29,11 +30,18 @@ def kind_of(stream: Stream) -> Kind:
     return "live" if stream.pace == "realtime" or stream.scheme in LIVE_SCHEMES or playlist else "file"
 
 
-def worker_count(config: Config, jobs: int, device: Device) -> int:
-    """``auto`` gives a GPU one worker; on a CPU a worker two cores: fewer would share a core with its own
-    readers, more would let one crash cost more streams."""
-    if config.workers == "auto" and device == "gpu":
-        return 1
+def gpus(config: Config, device: Device) -> tuple[str, ...]:
+    """The UUIDs of the GPUs to use; none on a CPU.
+
+    :raises ConfigError: the config names one that there is not."""
+    return cuda_driver.chosen(config.gpus, cuda_driver.gpus()) if device == "gpu" else ()
+
+
+def worker_count(config: Config, jobs: int, gpus: int) -> int:
+    """One worker a GPU, whatever ``workers`` says. On a CPU ``auto`` gives a worker two cores: fewer would
+    share a core with its own readers, more would let one crash cost more streams."""
+    if gpus:
+        return max(1, min(gpus, jobs))
     if config.workers != "auto":
         return max(1, min(int(config.workers), jobs))
     return max(1, min(cores() // CORES_PER_WORKER, jobs))
@@ -76,7 +84,8 @@ def bounds(config: Config, manifests: Mapping[str, Manifest], workers: int, stre
         f"{streams} x {sampler + ring:.0f} MB a worker; as a rule one GOP and max_gap_s"
     )
     lines.append(
-        f"decoding at once: {cores() // workers or 1} a worker; recordings waiting for the disk: {RECORDS}"
+        f"decoding at once: {cores() // workers or 1} a worker, keyframes of files held decoded: one more; "
+        f"recordings waiting for the disk: {RECORDS}"
     )
     megabytes, hours = config.outbox.max_bytes / 1e6, config.outbox.keep_s / 3600
     lines.append(f"outbox: at most {megabytes:.0f} MB on disk; delivered events for at most {hours:.0f} h")

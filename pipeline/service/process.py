@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pipeline.backends.cuda_driver import see_only
 from pipeline.errors import FramewardenError
 from pipeline.log import CrashReport, configure
 from pipeline.service.orders import WorkerPlan
@@ -31,6 +32,8 @@ def main(plan: WorkerPlan, pipe: Connection) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     # Many reader threads: without a bound glibc keeps up to 2 MB of freed surfaces for each of them.
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+    if plan.gpu:
+        see_only(plan.gpu)
     lock = threading.Lock()
 
     def send(message: Any) -> None:

@@ -4,16 +4,16 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from pipeline import events, inputs
-from pipeline.backends.registry import open_source
-from pipeline.backends.source_ffmpeg import SourceSettings
 from pipeline.config import Config, Stream
 from pipeline.errors import SourceCorrupt, SourceEnded, SourceError, SourceNotFound
 from pipeline.flow.coverage import Cause
+from pipeline.flow.decode import Decoder
 from pipeline.flow.sample import Sampler
 from pipeline.flow.segment import EndReason
 from pipeline.flow.source import Source
@@ -21,14 +21,17 @@ from pipeline.masking import mask_text
 from pipeline.outbox import Outbox
 from pipeline.service.crew import contained
 from pipeline.service.messages import Begin, End, Gone, Item, Message, Trouble
+from pipeline.service.opening import Opener
 from pipeline.service.retry import Backoff, HostGate
 from pipeline.service.session import Desk, Session
+from pipeline.service.skim import Skim, by_index
 
 CAUSES: dict[str, Cause] = {
     "timeout": "stalled",
     "unsupported": "unsupported",
     "no_video": "unsupported",
     "corrupt": "corrupt",
+    "no_room": "overload",
 }
 """Coverage cause of a source error's ``reason``; all others are ``disconnected``."""
 WATCH_S = 0.5
@@ -36,7 +39,7 @@ WATCH_S = 0.5
 
 class Reader:
     """The thread of one stream. Sends ``Message`` in order; ends when its files have ended or ``stop`` is
-    set."""
+    set. ``once``: a recording whose server is away has failed; else it is tried again for ten minutes."""
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Reader:
         gate: HostGate,
         outbox: Outbox,
         open_at_s: float,
+        once: bool = False,
     ) -> None:
         self._stream = stream
         self._config = config
@@ -54,11 +58,20 @@ class Reader:
         self._live = desk.live
         self._stop = desk.stop
         self._reach = config.reach()
-        self._gate = gate
         self._outbox = outbox
         self._open_at_s = open_at_s
         self._rng = random.Random()
         self._backoff = Backoff(self._rng)
+        self._opener = Opener(
+            stream,
+            config,
+            "live" if desk.live else "file",
+            stop=desk.stop,
+            gate=gate,
+            backoff=self._backoff,
+            wait=not once,
+            tell=partial(setattr, desk.position, "trouble"),
+        )
         self._connected = False
 
     def run(self) -> None:
@@ -83,7 +96,8 @@ class Reader:
     # ---- what there is to read ----------------------------------------------------------------------------
 
     def _run_url(self) -> str | None:
-        """Connect, and again whenever a live source is away; a recording is read once."""
+        """Connect, and again whenever a live source is away; a recording is read once, when its server is
+        there."""
         while not self._stop.is_set():
             failed = self._contained(lambda: self._item(Item(), self._stream.url), Item())
             if not self._live and not self._stream.loop:
@@ -166,10 +180,9 @@ class Reader:
     def _item(self, item: Item, url: str) -> str | None:
         """One session, from opening to end; why it gave no picture, if it gave none."""
         try:
-            with self._connecting(url):
-                source = open_source(self._settings(url), stop=self._stop)
+            source = self._opener.open(url)
         except SourceError as error:
-            return self._away(item, error)
+            return None if self._stop.is_set() else self._away(item, error)
         self._connected = True
         with source:
             try:
@@ -192,8 +205,11 @@ class Reader:
 
         def read() -> End:
             nonlocal sampled
-            with self._desk.admission.decoder(source.info) as decoder:
-                session = Session(source, decoder, sampler, self._desk, begin.resumed_s)
+            with (
+                self._desk.admission.decoder(source.info) as decoder,
+                self._skim(source, sampler, decoder, begin.item) as skim,
+            ):
+                session = Session(source, decoder, sampler, self._desk, begin.resumed_s, skim)
                 try:
                     return session.read()
                 finally:
@@ -206,11 +222,17 @@ class Reader:
             return self._broken(self._surprise(outcome, begin.item)), sampled
         return outcome, sampled
 
-    def _connecting(self, url: str) -> AbstractContextManager[None]:
-        """A place among those that connect to this host, for as long as it takes to open."""
-        if not inputs.is_remote(url):
+    def _skim(
+        self, source: Source, sampler: Sampler, decoder: Decoder, item: Item
+    ) -> AbstractContextManager[Skim | None]:
+        """The way over a local file by its index, if it has one."""
+        if self._live or not item.path or not source.info.has_index:
             return nullcontext()
-        return self._gate.connecting(inputs.split_url(url).host, self._stop)
+
+        def again() -> Source:
+            return self._opener.open(item.path)
+
+        return by_index(again, source, sampler, decoder, self._desk.admission, self._desk.ahead)
 
     def _away(self, item: Item, error: SourceError) -> str:
         """It could not be opened: a live stream goes on trying, a file has failed."""
@@ -224,25 +246,11 @@ class Reader:
             self._send(End("stream_lost", 0.0, now, cause, error.reason, str(error), item=item))
         return str(error)
 
-    def _settings(self, url: str) -> SourceSettings:
-        stream = self._stream
-        return SourceSettings(
-            url=url,
-            kind="live" if self._live else "file",
-            transport=stream.transport,
-            open_timeout_s=stream.open_timeout_s,
-            read_timeout_s=stream.read_timeout_s,
-            pace=stream.pace,
-            reach=self._reach,
-            tls_ca=str(stream.tls.ca) if stream.tls.ca else None,
-            tls_verify=stream.tls.verify,
-            limits=self._config.source_limits(),
-        )
-
     def _begin(self, source: Source, item: Item) -> Begin:
         """The session's opening; an interrupted file goes on behind its last scored sample."""
         now = time.monotonic()
-        self._desk.position.time_s, self._desk.position.sender_s = 0.0, None
+        position = self._desk.position
+        position.time_s, position.sender_s, position.decoder = 0.0, None, ""
         progress = self._outbox.progress(self._stream.id, item.path) if item.path and not self._live else None
         if progress is None or (progress.size, progress.mtime) != (item.size, item.mtime):
             return Begin(events.new_id(), item, source.info, now)
@@ -256,6 +264,7 @@ class Reader:
             progress.last_scored_s,
             progress.ledger,
             progress.segments,
+            progress.previous,
         )
 
     def _broken(self, error: SourceError) -> End:

@@ -1,15 +1,20 @@
 """When to call again on a source that is away: fast for a blip, gentle for an outage, never all at once."""
 
+import fcntl
+import os
 import random
 import threading
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 FIRST_S = 0.5
 MOST_S = 5.0
 OUTAGE_S = 600.0
 OUTAGE_MOST_S = 30.0
 CONNECTS_PER_HOST = 8
+POLL_S = 0.1
 
 
 class Backoff:
@@ -32,30 +37,73 @@ class Backoff:
         """Seconds to wait after a failure at monotonic time ``now``."""
         if self._down_since is None:
             self._down_since = now
-        most = OUTAGE_MOST_S if now - self._down_since >= OUTAGE_S else MOST_S
+        most = OUTAGE_MOST_S if self.is_outage(now) else MOST_S
         wait = self._rng.uniform(0.0, min(self._bound, most))
         self._bound = min(self._bound * 2, OUTAGE_MOST_S)
         return wait
 
+    def is_outage(self, now: float) -> bool:
+        """Whether the source has been away for ten minutes."""
+        return self._down_since is not None and now - self._down_since >= OUTAGE_S
+
 
 class HostGate:
-    """At most eight connects at once to a host, so that a switch that comes back is not stormed."""
+    """At most eight connects at once to a host, so that a switch that comes back is not stormed.
 
-    def __init__(self, each: int = CONNECTS_PER_HOST) -> None:
+    With ``path``, eight of all processes that share that file: a place is a locked byte of it, which a
+    process that dies gives back. Hosts whose names have one checksum share their places."""
+
+    def __init__(self, path: Path | None = None, each: int = CONNECTS_PER_HOST) -> None:
+        self._path = path
         self._each = each
-        self._gates: dict[str, threading.Semaphore] = {}
+        self._file: int | None = None
+        self._held: set[int] = set()  # by this process: its threads do not lock each other out
         self._lock = threading.Lock()
 
     @contextmanager
     def connecting(self, host: str, stop: threading.Event) -> Iterator[None]:
         """Wait for a place; goes on without one when ``stop`` is set."""
-        with self._lock:
-            gate = self._gates.setdefault(host, threading.Semaphore(self._each))
-        held = False
-        while not held and not stop.is_set():
-            held = gate.acquire(timeout=0.2)
+        place = self._take(host)
+        while place is None and not stop.wait(POLL_S):
+            place = self._take(host)
         try:
             yield
         finally:
-            if held:
-                gate.release()
+            if place is not None:
+                self._give_back(place)
+
+    def _take(self, host: str) -> int | None:
+        first = zlib.crc32(host.encode()) * self._each
+        with self._lock:
+            for place in range(first, first + self._each):
+                if place not in self._held and self._claim(place):
+                    self._held.add(place)
+                    return place
+            self._close_unused()
+        return None
+
+    def _claim(self, place: int) -> bool:
+        """Lock a place among all processes; where no file can be locked (a full disk), among ours only."""
+        if self._path is None:
+            return True
+        try:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    def _give_back(self, place: int) -> None:
+        with self._lock, suppress(OSError):
+            self._held.remove(place)
+            if self._file is not None:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._file is not None and not self._held:
+            os.close(self._file)
+            self._file = None

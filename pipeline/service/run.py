@@ -42,7 +42,8 @@ def run_service(
     with ``reloader``, follow the config file.
 
     :raises ConfigError, ModelError: refuse to start; nothing has been opened."""
-    device, why = registry.choose_device(config.device)
+    device, why = registry.choose_device(config.device, config.engine)
+    gpus = plan.gpus(config, device)
     manifests = plan.check_models(config)
     log = structlog.get_logger()
     with locked(config.state_dir), Outbox(config.state_dir / OUTBOX, **config.outbox_limits()) as outbox:
@@ -53,7 +54,9 @@ def run_service(
         ]
         for job in jobs:
             outbox.forget(job.stream.id)  # a live stream's seconds count from this start
-        supervisor = Supervisor(config, outbox, device, jobs=jobs, one_by_one=False, on_event=on_event)
+        supervisor = Supervisor(
+            config, outbox, device, jobs=jobs, one_by_one=False, on_event=on_event, gpus=gpus
+        )
         bounds = plan.bounds(config, manifests, len(supervisor.hands), supervisor.each)
         log.info(
             "run.started",
@@ -115,7 +118,8 @@ def screen_inputs(
     An input is a file, a folder, a glob or a URL; folders and globs become one job a file.
 
     :raises ConfigError, ModelError: refuse to start; nothing has been opened."""
-    device, why = registry.choose_device(config.device)
+    device, why = registry.choose_device(config.device, config.engine)
+    gpus = plan.gpus(config, device)
     manifests = plan.check_models(config)
     structlog.get_logger().info("screen.started", device=device, why=why)
     jobs, missing = _jobs(config)
@@ -129,13 +133,15 @@ def screen_inputs(
         tempfile.TemporaryDirectory(prefix="framewarden-screen-") as folder,
         Outbox(Path(folder) / OUTBOX) as outbox,
     ):
-        supervisor = Supervisor(config, outbox, device, jobs=jobs, one_by_one=True, on_event=on_event)
+        supervisor = Supervisor(
+            config, outbox, device, jobs=jobs, one_by_one=True, on_event=on_event, gpus=gpus
+        )
         bounds = plan.bounds(config, manifests, len(supervisor.hands), supervisor.each)
         snapshot = Snapshot(
             config, supervisor, None, device=(device, why), bounds=bounds, on_status=on_status
         )
         supervisor.run(stop, until=lambda: all(job.done for job in jobs), tick=snapshot.tick)
-        snapshot.tick()
+        snapshot.show("ended")
         outcome = _outcome(supervisor, jobs, stop, snapshot.last)
     outcome.failed[:0] = failed
     return outcome

@@ -3,11 +3,11 @@ for."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from pipeline.errors import DecodeError
+from pipeline.errors import DecodeError, SourceNoRoom
 from pipeline.flow.coverage import Cause
 from pipeline.flow.decode import Decoder, Picture
 from pipeline.flow.frames import Frame, FramePool
@@ -19,8 +19,10 @@ from pipeline.flow.sample_ahead import with_last
 from pipeline.flow.segment_rules import EndReason
 from pipeline.flow.source import Packet, Source, StreamInfo
 from pipeline.service.admission import Admission
+from pipeline.service.ahead import Ahead
 from pipeline.service.lead import Budget, Lead
 from pipeline.service.messages import End, Looked, LookSample, Message, Sample, Trouble
+from pipeline.service.skim import Skim
 
 CLOCK_PACKETS = 64
 """The sender's clock is asked for once in so many packets: it comes with a report every few seconds."""
@@ -36,7 +38,7 @@ class Position:
     files that were screened before; ``sender_s`` is the Unix time of media second 0 by the sender's clock,
     where it tells; ``refused`` counts closer looks for which there was no budget, ``trouble`` says what is
     wrong between sessions, ``dropped`` counts pictures for which there was no slot, beside those that were
-    told of."""
+    told of. ``decoder`` says why the pictures are not decoded where the others are."""
 
     gap_s: float
     time_s: float = 0.0
@@ -51,6 +53,7 @@ class Position:
     held_bytes: int = 0
     sender_s: float | None = None
     trouble: str = ""
+    decoder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Desk:
     send: Callable[[Message], None]
     pools: dict[str, FramePool]
     admission: Admission
+    ahead: Ahead
     lead: Lead
     budget: Budget
     stop: threading.Event
@@ -70,14 +74,22 @@ class Desk:
 
 
 class Session:
-    """Reads ``source`` once. ``resumed_s``: up to there it was screened before a crash."""
+    """Reads ``source`` once, by ``skim`` if it has an index. ``resumed_s``: up to there it was screened
+    before a crash."""
 
     def __init__(
-        self, source: Source, decoder: Decoder, sampler: Sampler, desk: Desk, resumed_s: float | None
+        self,
+        source: Source,
+        decoder: Decoder,
+        sampler: Sampler,
+        desk: Desk,
+        resumed_s: float | None,
+        skim: Skim | None = None,
     ) -> None:
         self.sampled = 0
         self._source = source
-        self._decoder = decoder
+        self._skim = skim
+        self._decoder: Decoder = skim.decoder if skim is not None else decoder
         self._sampler = sampler
         self._desk = desk
         self._resumed_s = resumed_s
@@ -91,12 +103,12 @@ class Session:
 
         :raises SourceError: the source broke off; what it gave before is screened."""
         desk = self._desk
-        packets = ((packet, False) for packet in self._source) if desk.live else with_last(self._source)
-        for packet, last in packets:
+        for packet, last in self._arriving():
             if desk.stop.is_set():
                 break
             self._note(packet)
-            self._ring.add(packet)
+            if self._skim is None:
+                self._ring.add(packet)
             self._screen(packet, last)
             self._answer()
         while not desk.lead.wait(desk.stop, idle=True) and not desk.stop.is_set():
@@ -105,9 +117,16 @@ class Session:
         cause: Cause | None = "corrupt" if reason == "end_of_stream" and self._too_few() else None
         return End(reason, desk.position.time_s, time.monotonic(), cause)
 
+    def _arriving(self) -> Iterator[tuple[Packet, bool]]:
+        """The packets to screen, each with whether it is the last one."""
+        if self._desk.live:
+            return ((packet, False) for packet in self._source)
+        return self._skim.packets(self._resumed_s) if self._skim is not None else with_last(self._source)
+
     def _too_few(self) -> bool:
-        """Whether a file read from its start gave fewer pictures than its index holds."""
-        promised = self._source.info.pictures
+        """Whether a file read from its start gave fewer pictures than its index holds; by its index only one
+        is read that is known to be whole."""
+        promised = self._source.info.pictures if self._skim is None else None
         return promised is not None and self._resumed_s is None and self._packets < promised
 
     def _note(self, packet: Packet) -> None:
@@ -203,9 +222,10 @@ class Session:
 
     def _look(self, look: Look, info: StreamInfo) -> None:
         """Decode the interval from the packets that are held and send the pictures that are due in it. Damage
-        ends it early."""
+        ends it early; without room for a decoder of its own there is none."""
         due = list(look.due())
-        packets = self._ring.since(look.from_s) if due else []
+        held = self._ring if self._skim is None else self._skim
+        packets = held.since(look.from_s) if due else []
         if not packets:
             return
         try:
@@ -214,7 +234,7 @@ class Session:
                     if due and picture.time_s >= due[0] - 1e-3:
                         due = [time_s for time_s in due if time_s > picture.time_s + 1e-3]
                         self._send_look(look, picture)
-        except DecodeError:
+        except (DecodeError, SourceNoRoom):
             return
 
     def _send_look(self, look: Look, picture: Picture) -> None:
@@ -224,7 +244,7 @@ class Session:
         self._desk.send(LookSample(look.number, number, now.time_s, now.arrived, self._store(now, number)))
 
 
-def _between(packets: list[Packet], decoder: Decoder, look: Look) -> Iterator[Picture]:
+def _between(packets: Iterable[Packet], decoder: Decoder, look: Look) -> Iterator[Picture]:
     """The pictures strictly between the look's two ends, in order."""
     for packet in packets:
         for picture in decoder.decode(packet):

@@ -126,8 +126,10 @@ class Snapshot:
         pid = hand.process.pid if hand.process is not None else None
         return {
             "id": hand.number,
+            "gpu": hand.gpu,
             "pid": pid,
             "state": hand.state,
+            "streams": len(hand.jobs),
             "why": hand.why,
             "restarts": hand.restarts,
             "rss_mb": rss_mb(pid),

@@ -69,6 +69,7 @@ class StreamScreen:
         self._state = "connecting"
         self._reason = ""
         self._sessions = 0
+        self._had_worker = order.worker_lost_s is not None and order.ledger is not None
 
     @property
     def share(self) -> Share | None:
@@ -149,9 +150,10 @@ class StreamScreen:
         self._sessions += 1
         self._account.begin(begin)
         self._report.session(begin.session, begin.item.path)
-        self._flagging.begin(begin.resumed_s)
+        self._flagging.begin(begin.resumed_s, begin.previous)
         if self._live and self._state != "screening":
-            self._report.state("connected" if self._state == "connecting" else "recovered", unix)
+            back = self._had_worker or self._state != "connecting"
+            self._report.state("recovered" if back else "connected", unix)
         self._state, self._reason = "screening", ""
 
     def _trouble(self, trouble: Trouble, unix: float) -> None:
@@ -280,7 +282,7 @@ class StreamScreen:
             "url": mask_url(self._stream.url),
             "kind": self._kind,
             "state": self._state,
-            "reason": self._reason or position.trouble or skipped,
+            "reason": self._reason or position.trouble or position.decoder or skipped,
             "plan": position.plan,
             "why": f"overloaded: a picture every {position.gap_s:.1f} s" if self._stretched else position.why,
             "gap_s": round(position.gap_s, 3),
@@ -294,6 +296,7 @@ class StreamScreen:
             "codec": info.codec if info else "",
             "fps": round(float(info.frame_rate), 3) if info and info.frame_rate else None,
             "gop_s": position.gop_s,
+            "decoder": position.decoder,
             "damaged": position.damaged,
             "held_bytes": position.held_bytes,
             "looks_refused": position.refused,

@@ -24,6 +24,7 @@ from pipeline.service.hand import Death, Hand
 from pipeline.service.health import WEDGED_S, stuck
 from pipeline.service.jobs import Job
 from pipeline.service.orders import Done, Remove, Settings, WorkerPlan
+from pipeline.service.placement import lend, place, returning, suspect
 from pipeline.service.records import Records
 from pipeline.service.roster import Roster
 from pipeline.service.state import OnEvent
@@ -49,21 +50,24 @@ class Supervisor:
         jobs: Sequence[Job],
         one_by_one: bool,
         on_event: OnEvent,
+        gpus: Sequence[str] = (),
     ) -> None:
         self.config = config
         self._outbox = outbox
         self._device = device
+        self._gpus = tuple(gpus)
         self._one_by_one = one_by_one
         self._on_event = on_event
         self._log = structlog.get_logger()
         self._records = Records(outbox, on_event)
         self.roster = Roster(config, self._records, jobs)
-        count = plan.worker_count(config, len(jobs), device)
+        count = plan.worker_count(config, len(jobs), len(gpus))
         self._cores = max(1, plan.cores() // count)
         self._share = self._cores + 1 if one_by_one else math.inf
-        each = -(-len(jobs) // count)
+        each = len(jobs) if gpus else -(-len(jobs) // count)  # one GPU may have to do for all
         self.each = min(self._cores + 1, each) if one_by_one else each + SPARE
-        self.hands = [Hand.idle(number, self._cores) for number in range(count)]
+        self.hands: list[Hand] = []
+        self._engage(count)
         self._looked = time.monotonic()
         self.stopping = False
 
@@ -92,6 +96,11 @@ class Supervisor:
 
     # ---- workers ------------------------------------------------------------------------------------------
 
+    def _engage(self, count: int) -> None:
+        """Have ``count`` workers, each with a GPU of its own if there are any."""
+        for number in range(len(self.hands), count):
+            self.hands.append(Hand.idle(number, self._cores, self._gpus[number] if self._gpus else ""))
+
     def _start(self, hand: Hand) -> None:
         jobs = [job for job in self.roster.jobs.values() if job.kind == "live"]
         spare = 0 if self._one_by_one else SPARE
@@ -109,6 +118,8 @@ class Supervisor:
                 outbox=self._outbox.path,
                 board=hand.board,
                 crash=self._outbox.path.with_name(f"worker-{hand.number}.crash"),
+                gpu=hand.gpu,
+                once=self._one_by_one,
             )
         )
 
@@ -125,7 +136,8 @@ class Supervisor:
             if hand.died:
                 self._hear(hand)
                 self._bury(hand, hand.bury(now), now)
-            if hand.process is None and now >= hand.restart_at and (hand.jobs or self.roster.queue):
+            needed = hand.jobs or self.roster.queue or (hand.failing and not self._one_by_one)
+            if hand.process is None and now >= hand.restart_at and needed:
                 self._start(hand)
 
     def _bury(self, hand: Hand, death: Death, now: float) -> None:
@@ -149,25 +161,16 @@ class Supervisor:
             if job.leaving is not None:
                 self._retire(hand, job)
             elif self._one_by_one:
-                self._suspect(hand, job, blamed)
+                suspect(hand, job, blamed, self.roster)
             elif job.number in blamed and self.roster.blame(job, now):
                 del hand.jobs[job.number]
+        if hand.jobs and not hand.pulse.ready and any(other.ready for other in self.hands):
+            self._log.error("worker.taken_over", worker=hand.number, streams=len(hand.jobs))
+            lend(hand, self.roster)
 
     def _retire(self, hand: Hand, job: Job) -> None:
         del hand.jobs[job.number]
         self.roster.retire(job)
-
-    def _suspect(self, hand: Hand, job: Job, blamed: set[int]) -> None:
-        """A file that was being decoded when the worker died goes on alone (all do, if none was), and one
-        that kills it again has failed."""
-        del hand.jobs[job.number]
-        if blamed and job.number not in blamed:
-            self.roster.queue.appendleft(job)
-        elif job.suspect:
-            self.roster.fail(job, "its decoder crashed the worker twice")
-        else:
-            job.suspect = True
-            self.roster.queue.append(job)
 
     def _bring_home(self, tick: Callable[[], None]) -> None:
         """Tell all to stop; kill what has not ended in its part of ``shutdown_s``; close every account."""
@@ -196,15 +199,10 @@ class Supervisor:
     # ---- jobs ---------------------------------------------------------------------------------------------
 
     def _give_out(self) -> None:
-        """Give waiting jobs to the workers with the fewest; a suspect is given only to an idle one."""
+        """Give waiting jobs to workers, and tell those that are ready."""
         queue = self.roster.queue
-        for _ in range(len(queue)):
-            job = queue[0]
-            hand = min(self.hands, key=lambda h: (len(h.jobs), h.number))
-            alone = job.suspect or any(other.suspect for other in hand.jobs.values())
-            if len(hand.jobs) >= (1 if alone else self._share):
-                break
-            queue.popleft()
+        while queue and (hand := place(queue[0], self.hands, self._share)) is not None:
+            job = queue.popleft()
             hand.jobs[job.number] = job
         for hand in self.hands:
             for job in list(hand.jobs.values()) if hand.ready else ():
@@ -214,17 +212,23 @@ class Supervisor:
         order = None if job.told or job.leaving else self.roster.order(job)
         if order is None:
             return
+        self._inform(hand)
+        hand.tell(order)
+        job.told = True
+
+    def _inform(self, hand: Hand) -> None:
         if hand.config is not self.config:
             hand.config = self.config
             hand.tell(Settings(self.config))
-        hand.tell(order)
-        job.told = True
 
     # ---- a new config -------------------------------------------------------------------------------------
 
     def follow(self, change: Change) -> None:
         """A new config: its streams come, go and change; the others are not touched."""
         self.config = self.roster.config = change.config
+        for hand in self.hands:
+            if hand.ready:
+                self._inform(hand)  # first: it loads new models while it still screens as before
         for name in change.removed:
             self._leave(name, "shutdown", None)
         for stream in change.replaced:
@@ -235,9 +239,10 @@ class Supervisor:
             self.roster.enter(stream)
         for job in self.roster.quarantined():
             self.roster.release(job)
-        while len(self.hands) < plan.worker_count(self.config, len(self.roster.jobs), self._device):
-            self._cores = max(1, plan.cores() // (len(self.hands) + 1))
-            self.hands.append(Hand.idle(len(self.hands), self._cores))
+        count = plan.worker_count(self.config, len(self.roster.jobs), len(self._gpus))
+        if count > len(self.hands):
+            self._cores = max(1, plan.cores() // count)
+            self._engage(count)
 
     def _leave(self, stream: str, reason: EndReason, successor: Stream | None) -> None:
         """Take a stream from its worker; ``successor`` comes in its place."""
@@ -291,6 +296,8 @@ class Supervisor:
             case ("ready", int()):
                 word = "worker.back" if hand.restarts else "worker.ready"
                 self._log.info(word, worker=hand.number, after_s=round(hand.absent_s, 2))
+                for stream in returning(hand, self.roster):
+                    self._leave(stream.id, "policy_change", stream)
             case Done():
                 hand.jobs.pop(message.number, None)
                 self.roster.finished(message)

@@ -5,19 +5,22 @@
 The main thread takes the supervisor's orders, a fourth one sends it a heartbeat: so the orders are always
 read, and neither of the two ever waits for the other. The worker ends when its supervisor does."""
 
+import contextlib
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from pipeline.config import Config
 from pipeline.errors import Closed, FramewardenError
 from pipeline.outbox import Outbox
 from pipeline.service.account import latency_ms
 from pipeline.service.admission import Admission, Turns
+from pipeline.service.ahead import Ahead
 from pipeline.service.crew import Channel, Crew, contained
 from pipeline.service.engine import Engine
 from pipeline.service.lead import Budget, Lead
@@ -25,7 +28,7 @@ from pipeline.service.marks import Marks
 from pipeline.service.messages import LookSample, Message, Sample
 from pipeline.service.orders import Add, Done, Remove, Settings, WorkerPlan
 from pipeline.service.overload import Overload
-from pipeline.service.plan import drain_s
+from pipeline.service.plan import drain_s, models_in_use
 from pipeline.service.process import ORPHANED
 from pipeline.service.reader import Reader
 from pipeline.service.recorder import Recorder
@@ -56,7 +59,8 @@ class Worker:
         self._screens: dict[int, StreamScreen] = {}
         self._stops: dict[int, threading.Event] = {}
         self._turns = Turns(plan.cores, Marks(plan.board))
-        self._gate = HostGate()
+        self._ahead = Ahead(plan.cores if plan.device == "cpu" else 1)
+        self._gate = HostGate(plan.outbox.with_name("connects.lock"))
         picture_s = max((engine.picture_s for engine in self._engines.values()), default=0.0)
         self._budget = Budget(plan.cores, LOOK_SHARE, picture_s)
         self._latencies: deque[float] = deque(maxlen=4096)
@@ -79,6 +83,8 @@ class Worker:
         with Crew(stop, self._ready, self._recorder, self) as crew:
             crew.start(self._recorder.run, name="recorder")
             crew.start(self._infer, name="inference")
+            for number in range(self._ahead.threads):
+                crew.start(self._ahead.run, name=f"ahead {number}")
             self._send(("ready", os.getpid()))
             crew.start(self._pulse, name="pulse")
             self._obey(orders, crew)
@@ -87,7 +93,8 @@ class Worker:
             self._drain(crew)
 
     def close(self) -> None:
-        """Wake every reader that waits for a slot, for good."""
+        """Wake every thread that waits for a slot or for work, for good."""
+        self._ahead.close()
         for engine in self._engines.values():
             engine.close()
 
@@ -105,7 +112,7 @@ class Worker:
                 case Remove():
                     self._remove(order)
                 case Settings():
-                    self._config = order.config
+                    self._follow(order.config)
                 case "stop":
                     return
 
@@ -116,6 +123,7 @@ class Worker:
             crew.failed.wait(0.05)
         self._ready.close()
         self._silent.set()
+        self._ahead.close()
         crew.join(max(0.5, until - time.monotonic()))
         self._recorder.give_up()
         self._heartbeat()
@@ -154,16 +162,19 @@ class Worker:
         except FramewardenError as error:
             self._send(Done(number, str(error), order.segments, {}))
             return
+        position = Position(self._config.sampling_of(order.stream).max_gap_s)
+        instead = partial(setattr, position, "decoder") if self._config.device == "auto" else None
         desk = Desk(
             number=number,
             live=order.kind == "live",
             send=lambda message: self._ready.send((number, message)),
             pools={name: self._engines[name].pool for name in names},
-            admission=Admission(self.plan.device, self._turns, number),
+            admission=Admission(self.plan.device, self._turns, number, instead=instead),
+            ahead=self._ahead,
             lead=Lead(None if order.kind == "live" else FILE_LEAD),
             budget=self._budget,
             stop=stop,
-            position=Position(self._config.sampling_of(order.stream).max_gap_s),
+            position=position,
         )
         reader = Reader(
             order.stream,
@@ -172,13 +183,22 @@ class Worker:
             gate=self._gate,
             outbox=self._outbox,
             open_at_s=order.open_at_s,
+            once=self.plan.once,
         )
         models = {name: self._engines[name].model for name in names}
         self._screens[number] = StreamScreen(order, self._config, models, desk.position, desk.lead)
         self._stops[number] = stop
         crew.start(reader.run, name=f"reader {order.stream.id}")
 
-    def _load(self, names: list[str]) -> None:
+    def _follow(self, config: Config) -> None:
+        """Load the models that a new config brings, while the old ones go on scoring; then go by it."""
+        with contextlib.suppress(FramewardenError):  # the streams that want such a model will say so
+            self._load(models_in_use(config))
+        for engine in self._engines.values():
+            engine.follow(config)
+        self._config = config
+
+    def _load(self, names: Iterable[str]) -> None:
         """Open the models that a reload brought. :raises ModelError, BackendError: one cannot be used."""
         for name in names:
             if name not in self._engines:
@@ -213,6 +233,7 @@ class Worker:
                 if now - looked >= HEARTBEAT_S or closed:
                     self._status = [screen.status(now) for screen in list(self._screens.values())]
                     self._latency = latency_ms(self._latencies)
+                    self._ahead.paused = any(screen.share for screen in list(self._screens.values()))
                     looked = now
                 self._beat = now
                 if closed:

@@ -128,6 +128,26 @@ def test_the_bar_counts_inputs_and_flags() -> None:
     assert (task.completed, task.total, task.description) == (1.5, 2, "1 of 2 inputs, 2 flagged")
 
 
+def test_the_bar_and_its_last_line_show_how_fast_films_are_screened() -> None:
+    """Ten minutes and five in 100 s are 9 s of film a second."""
+    bar = Bar(Console(file=io.StringIO(), width=120, force_terminal=True))
+    films = (
+        stream("a", kind="file", state="ended", position_s=600.0),
+        stream("b", kind="file", state="screening", position_s=300.0, duration_s=600.0),
+    )
+    with bar:
+        bar.on_status(snapshot(*films))
+        assert bar.progress.tasks[0].fields["rate"] == "9.0 stream-hours per hour"
+    text = bar.progress.console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.endswith("1 of 2 inputs, 0 flagged: 0:15:00 in 100 s, 9.0 stream-hours per hour\n")
+
+
+def test_before_anything_is_screened_no_rate_is_shown() -> None:
+    bar = Bar(Console(file=io.StringIO(), width=120, force_terminal=True))
+    bar.on_status(snapshot(stream("a", kind="file", state="waiting", position_s=0.0)))
+    assert bar.progress.tasks[0].fields["rate"] == ""
+
+
 def test_no_log_line_shows_a_credential(capsys: pytest.CaptureFixture[str]) -> None:
     for form in ("json", "console"):
         log.configure(form, "info")

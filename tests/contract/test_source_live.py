@@ -1,8 +1,11 @@
 """Live sources: a real RTSP server, Digest and TLS before it, and hosts that do not answer."""
 
 import socket
+import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice, pairwise
 from typing import Any
 
@@ -121,6 +124,35 @@ def test_a_port_that_says_nothing_times_out_within_the_deadline(mute_port: int, 
     url = f"{scheme}://u:{SECRET}@127.0.0.1:{mute_port}/live/{key}?k={SECRET}"
     refusal(url, errors.SourceTimeout, kind="live", open_timeout_s=0.6)
     assert time.monotonic() - started < 1.5
+
+
+@pytest.fixture(params=["closes", "resets"])
+def rude_port(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A port whose server closes every connection as soon as it has accepted it, or resets it as soon as it
+    hears something."""
+    resets = request.param == "resets"
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                with server.accept()[0] as connection, suppress(ConnectionError):
+                    if resets:
+                        connection.recv(1)
+                        no_farewell = struct.pack("ii", 1, 0)
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_farewell)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=accept, name="rude server")
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "rtsps", "rtmp", "rtmps", "http", "https"])
+def test_a_server_that_hangs_up_at_once_is_refused_and_no_broken_film(rude_port: int, scheme: str) -> None:
+    text = refusal(f"{scheme}://127.0.0.1:{rude_port}/live/x?k={SECRET}", errors.SourceRefused, kind="live")
+    assert "closed the connection" in text or "Connection reset" in text
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "rtmp", "http", "https"])

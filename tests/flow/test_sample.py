@@ -1,5 +1,6 @@
 """The sampler, driven through ``pictures`` with scripted packets and a decoder that only reorders."""
 
+import contextlib
 import random
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -429,3 +430,55 @@ def test_keyframes_cost_at_most_one_still_each_and_no_more_than_the_gap_needs(
     even = Run(film([15] * 4 * len(gops), 30), sampler(seed=seed), Reorderer())
     assert even.decoder.stills <= 2 * len(gops) / 0.95 + 4
     assert even.decoder.feeds == 0
+
+
+def _without_what_rests(packets: list[Packet], one: Sampler, decoder: Reorderer) -> tuple[list[float], int]:
+    """Samples of a file whose packets are left out where the sampler rests, and how many were not."""
+    starts = [number for number, packet in enumerate(packets) if packet.keyframe]
+    following = dict(pairwise(starts))
+    times: list[float] = []
+    taken = number = 0
+    while number < len(packets):
+        with contextlib.suppress(DecodeError):
+            last = number == len(packets) - 1
+            for picture in pictures(packets[number], one, decoder, last=last):
+                times.append(picture.time_s)
+        taken += 1
+        jump = following.get(number)
+        number = jump if jump is not None and one.rests(packets[jump].time_s) else number + 1
+    return times, taken
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    films,
+    st.sampled_from([0.7, 2.0, 5.0]),
+    st.integers(0, 5),
+    st.sampled_from(["auto", "keyframes", "skip"]),
+    st.sets(st.integers(0, 400)),
+)
+def test_leaving_out_what_a_file_s_sampler_says_it_does_not_need_changes_no_sample(
+    made: tuple[list[Packet], int], max_gap_s: float, seed: int, plan: str, broken: set[int]
+) -> None:
+    packets, delay = made
+    rules: dict[str, object] = {"max_gap_s": max_gap_s, "audit": 0.2, "plan": plan}
+    whole = Run(packets, sampler("file", seed, **rules), Reorderer(delay, broken))
+    times, taken = _without_what_rests(packets, sampler("file", seed, **rules), Reorderer(delay, broken))
+    assert times == whole.times
+    assert taken <= len(packets)
+
+
+def test_of_a_film_at_one_keyframe_a_gap_only_the_keyframes_and_the_last_gop_are_needed() -> None:
+    packets = film([60] * 10, 30)
+    _, taken = _without_what_rests(packets, sampler("file"), Reorderer())
+    assert taken == 9 + 60
+
+
+def test_a_forecast_names_the_keyframes_that_will_be_decoded_and_changes_nothing() -> None:
+    packets = film([15] * 80, 30)
+    keyframes = [packet for packet in packets if packet.keyframe]
+    one = sampler(seed=3)
+    foreseen = [packet.time_s for packet in one.forecast(keyframes)]
+    assert list(one.forecast(keyframes)) == list(one.forecast(keyframes))
+    assert Run(packets, one, Reorderer()).times == foreseen
+    assert Run(packets, sampler(seed=3), Reorderer()).times == foreseen

@@ -17,11 +17,9 @@ def test_three_streams_of_gstreamers_server_are_flagged_into_redis(
 ) -> None:
     spans = {"a": (2.2, 6.0), "b": (4.1, 7.7), "c": (1.0, 3.6)}
     for name, span in spans.items():
-        # One slice a picture: before each slice of a keyframe this server repeats the parameter sets, which
-        # libavformat takes for the start of another picture.
-        film(
-            gstreamer_films / f"{name}.mp4", 14, span, gop_s=1.0, options={"x264-params": "sliced-threads=0"}
-        )
+        # Several slices a picture: before each slice of a keyframe this server repeats the parameter sets,
+        # which libavformat takes for the start of another picture.
+        film(gstreamer_films / f"{name}.mp4", 14, span, gop_s=1.0, options={"x264-params": "slices=4"})
     server, port = serve(gstreamer_films)
     try:
         streams = [{"id": name, "url": f"rtsp://127.0.0.1:{port}/{name}.mp4"} for name in spans]
@@ -32,6 +30,8 @@ def test_three_streams_of_gstreamers_server_are_flagged_into_redis(
         command = framewarden("run", settings, "--json")
         command.wait_for(lambda c: {s["stream"]["id"] for s in segments(c.events)} == set(spans))
         assert command.terminate() == 0, command.stderr
+        causes = [event["data"]["cause"] for event in command.events if ".coverage." in event["type"]]
+        assert "corrupt" not in causes
     finally:
         server.kill()
         server.wait()

@@ -121,10 +121,11 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(
     framewarden: Start, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     """kill -9 of everything while a file is screened: its successor closes what was open, finishes the file
-    from the last scored sample, and repeats nothing."""
+    from the last scored sample, repeats nothing, and knows which segment was the last one."""
     film(tmp_path / "one.mp4", 60, (5.0, 9.0), (20.0, 25.0), (50.0, 55.0), gop_s=1.0)
     streams = [{"id": "uploads", "url": "one.mp4", "sampling": {"max_gap_s": 0.2}}]
-    settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
+    policy = {"sexual": {"cooldown_s": 60.0}}
+    settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url}, policy=policy)
     first = framewarden("run", settings, "--json", "--exit-at-end")
     first.wait_for(lambda c: len(opened(c, "uploads")) == 2)
     first.process.kill()
@@ -137,6 +138,7 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(
     assert len(sessions) == 1
     for before, after in itertools.pairwise(both):
         assert before["media"]["end_s"] <= after["media"]["start_s"] + 1e-6
+        assert after["previous_segment_id"] == before["segment_id"]
     whole = [s for s in both if s["reason"] != "shutdown"]
     assert len(whole) <= 3
     assert abs(both[-1]["media"]["start_s"] - 50.0) <= 0.2

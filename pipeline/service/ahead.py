@@ -1,0 +1,76 @@
+"""Keyframes of files, decoded before their turn on cores that would be idle: one film uses them all."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from pipeline.flow.decode import Picture
+from pipeline.service.crew import contained
+
+Started = Future[Picture | None]
+Work = Callable[[], Picture | None]
+
+
+class Ahead:
+    """What may be decoded ahead in a worker: one keyframe more than it has cores, counted from the start of
+    its decoding until its picture is taken or forgotten.
+
+    ``run`` is the work of one thread; there should be ``threads`` of them. While ``paused`` nothing is begun:
+    what is live on the worker goes first."""
+
+    def __init__(self, cores: int) -> None:
+        self.paused = False
+        self.threads = cores if cores > 1 else 0  # on one core a second decoder gains nothing
+        self._free = self.threads + 1 if self.threads else 0
+        self._waiting: deque[tuple[Started, Work]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def reserve(self) -> bool:
+        """Take a place, if one is free; it is to be given back by ``release``."""
+        with self._changed:
+            granted = not self.paused and not self._closed and self._free > 0
+            self._free -= granted
+        return granted
+
+    def release(self) -> None:
+        """Give a place back."""
+        with self._changed:
+            self._free += 1
+
+    def start(self, work: Work) -> Started:
+        """Do it in another thread, in a place that was reserved."""
+        started: Started = Future()
+        with self._changed:
+            if self._closed:
+                started.cancel()
+            else:
+                self._waiting.append((started, work))
+                self._changed.notify()
+        return started
+
+    def run(self) -> None:
+        """Do what was started, until ``close``."""
+        while (taken := self._take()) is not None:
+            started, work = taken
+            if started.set_running_or_notify_cancel():
+                outcome = contained(work)
+                if isinstance(outcome, Exception):
+                    started.set_exception(outcome)
+                else:
+                    started.set_result(outcome)
+
+    def close(self) -> None:
+        """Nothing more is done; what still waits is cancelled."""
+        with self._changed:
+            self._closed = True
+            for started, _ in self._waiting:
+                started.cancel()
+            self._changed.notify_all()
+
+    def _take(self) -> tuple[Started, Work] | None:
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            return None if self._closed else self._waiting.popleft()

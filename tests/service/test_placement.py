@@ -1,0 +1,148 @@
+"""Several GPUs on one server: a worker each, streams by load, and what happens when one stays away."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.backends.cuda_driver import chosen
+from pipeline.config import Config, Stream
+from pipeline.errors import ConfigError
+from pipeline.outbox import Outbox
+from pipeline.service import plan
+from pipeline.service.hand import Hand
+from pipeline.service.jobs import Job
+from pipeline.service.placement import load, load_of, place
+from pipeline.service.supervisor import Supervisor
+from tests.fixtures.lifecycle import gaps, log, of, row, snapshot, wait_for_ends, worker_pids, write_config
+from tests.fixtures.redis import RedisServer
+from tests.fixtures.service import Command, film
+
+CARDS = ("GPU-a", "GPU-b", "GPU-c")
+ALONE = float("inf")
+
+
+def job(number: int, **status: Any) -> Job:
+    stream = Stream(id=f"cam-{number}", url=f"rtsp://127.0.0.1/{number}", labels={})
+    return Job(number, stream, "live", status=status)
+
+
+def hands(count: int) -> list[Hand]:
+    return [Hand.idle(number, 1, f"GPU-{number}") for number in range(count)]
+
+
+def given_out(jobs: list[Job], workers: list[Hand]) -> list[list[int]]:
+    for one in jobs:
+        hand = place(one, workers, ALONE)
+        assert hand is not None
+        hand.jobs[one.number] = one
+    return [list(hand.jobs) for hand in workers]
+
+
+def test_streams_of_which_nothing_is_known_are_dealt_out_evenly() -> None:
+    assert given_out([job(n) for n in range(7)], hands(3)) == [[0, 3, 6], [1, 4], [2, 5]]
+
+
+def test_a_stream_goes_to_the_gpu_with_the_least_to_decode_not_with_the_fewest_streams() -> None:
+    """One 4K stream decoded in full is 120 full-HD pictures a second, a keyframe every 2 s half a one."""
+    first, second = workers = hands(2)
+    first.jobs[1] = job(1, size="3840x2160", fps=30.0, plan="full", gop_s=2.0)
+    for number in range(2, 12):
+        second.jobs[number] = job(number, size="1920x1080", fps=30.0, plan="keyframes", gop_s=2.0)
+    assert load(first.jobs.values()) == pytest.approx(120.2)
+    assert load(second.jobs.values()) == pytest.approx(10 * 0.7)
+    assert load_of({"size": "960x1080", "fps": 20.0, "plan": "skip"}) == pytest.approx(10.2)
+    assert place(job(12), workers, ALONE) is second
+
+
+def test_a_gpu_whose_worker_has_just_died_gets_new_streams_only_where_there_is_no_other() -> None:
+    first, second = workers = hands(2)
+    second.jobs = {1: job(1), 2: job(2)}
+    first.restarts, first.away_since = 1, 5.0
+    assert place(job(3), workers, ALONE) is second
+    assert place(job(3), [first], ALONE) is first
+    first.away_since = 0.0  # it is ready again
+    assert place(job(3), workers, ALONE) is first
+
+
+def test_a_suspect_is_alone_on_its_worker_and_waits_for_an_idle_one() -> None:
+    first, second = workers = hands(2)
+    first.jobs = {1: job(1)}
+    suspect = job(2)
+    suspect.suspect = True
+    assert place(suspect, workers, ALONE) is second
+    second.jobs = {2: suspect}
+    assert place(job(3), workers, ALONE) is first
+    assert place(job(3), [second], ALONE) is None
+
+
+def test_all_gpus_are_used_or_those_that_the_config_names() -> None:
+    assert chosen("all", CARDS) == CARDS
+    assert chosen((2, 0, 2), CARDS) == ("GPU-c", "GPU-a")
+    assert chosen("all", ("GPU-a",)) == chosen((0,), ("GPU-a",)) == ("",)
+    with pytest.raises(ConfigError, match="gpus: 3: there is no such GPU; this process sees 0 to 2"):
+        chosen((0, 3), CARDS)
+    with pytest.raises(ConfigError, match="sees none"):
+        chosen((0,), ())
+    with pytest.raises(ConfigError, match=r"gpus: \[\]: names none"):
+        chosen((), CARDS)
+
+
+@pytest.mark.parametrize(("streams", "workers"), [(7, 3), (2, 2)])
+def test_there_is_one_worker_a_gpu_with_places_for_all_streams(
+    tmp_path: Path, streams: int, workers: int
+) -> None:
+    """So that one GPU can do for all; ``workers`` of the config is for CPUs."""
+    jobs = [job(number) for number in range(streams)]
+    config = Config(state_dir=tmp_path, workers=8, streams=tuple(one.stream for one in jobs))
+    with Outbox(tmp_path / "outbox") as outbox:
+        supervisor = Supervisor(
+            config, outbox, "gpu", jobs=jobs, one_by_one=False, on_event=lambda event: None, gpus=CARDS
+        )
+        assert [hand.gpu for hand in supervisor.hands] == list(CARDS[:workers])
+        assert supervisor.each >= streams
+    assert plan.worker_count(config, streams, 0) == min(8, streams)
+    assert plan.gpus(config, "cpu") == ()
+
+
+def test_a_worker_that_does_not_come_back_is_taken_over_and_gets_its_streams_back_when_it_does(
+    framewarden: Callable[..., Command], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Two workers, as of two GPUs; the first is killed, and once more while it starts again."""
+    names = ["cam-1", "cam-2", "cam-3", "cam-4"]
+    film(tmp_path / "film.mp4", 6, size=(320, 240))
+    streams = [{"id": name, "url": "film.mp4", "pace": "realtime", "loop": True} for name in names]
+    settings = write_config(tmp_path / "run.yaml", streams, workers=2, redis={"url": redis_server.url})
+    command = framewarden("run", settings, "--json")
+    command.wait_for(lambda c: all(of(c, name, "connected") for name in names))
+    first, second = worker_pids(command.process.pid)
+    os.kill(first, signal.SIGKILL)
+    command.wait_for(lambda c: bool(log(c, "worker.died")))
+    until_there = [first, second]
+    while set(until_there) <= {first, second} or len(until_there) < 2:
+        until_there = worker_pids(command.process.pid)
+    (again,) = set(until_there) - {first, second}
+    os.kill(again, signal.SIGKILL)
+    assert wait_for_ends([again], 10)
+    command.wait_for(lambda c: bool(log(c, "worker.taken_over")))
+    command.wait_for(lambda c: bool(log(c, "worker.back")))
+    theirs = ("cam-1", "cam-3")
+    command.wait_for(lambda c: all(len(of(c, name, "recovered")) == 2 for name in theirs))
+    snapshot(
+        tmp_path,
+        lambda now: (
+            [worker["streams"] for worker in now["workers"]] == [2, 2]
+            and all(row(now, name)["state"] == "screening" for name in names)
+        ),
+    )
+    assert command.terminate() == 0, command.stderr
+    (taken,) = log(command, "worker.taken_over")
+    assert taken["streams"] == 2
+    for name in names:
+        assert not of(command, name, "ended")[:-1], "it went on, here or there"
+    for name in set(names) - set(theirs):
+        assert of(command, name, "recovered") == [], "the other worker's own"
+        assert "worker_lost" not in {gap["cause"] for gap in gaps(command, name)}

@@ -1,0 +1,210 @@
+"""A file by its index gives what reading it from front to back gives, and reads less."""
+
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.backends.encode_ffmpeg import write_clip
+from pipeline.backends.source_ffmpeg import FfmpegSource, SourceSettings, open_source
+from pipeline.errors import DecodeError
+from pipeline.flow.pick import pictures
+from pipeline.flow.sample import Sampler, SamplingRules
+from pipeline.flow.sample_ahead import with_last
+from pipeline.flow.source import Packet
+from pipeline.service.admission import Admission, Turns
+from pipeline.service.ahead import Ahead, Started, Work
+from pipeline.service.crew import Crew
+from pipeline.service.marks import Marks, board
+from pipeline.service.skim import by_index
+from tests.fixtures.media import Clips, clips, demux, moving_pictures
+
+__all__ = ["clips"]
+
+CORES = 2
+
+
+class Pool(Ahead):
+    """Counts what it was given to decode."""
+
+    started = 0
+
+    def start(self, work: Work) -> Started:
+        self.started += 1
+        return super().start(work)
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    """Threads that decode ahead."""
+    ahead = Pool(CORES)
+    with Crew(threading.Event(), ahead) as crew:
+        for number in range(ahead.threads):
+            crew.start(ahead.run, name=f"ahead {number}")
+        yield ahead
+        ahead.close()
+
+
+Found = list[tuple[float, int] | str]
+
+
+class Counting(FfmpegSource):
+    """A source that counts the packets that it gave."""
+
+    given = 0
+
+    def __iter__(self) -> Iterator[Packet]:
+        for packet in super().__iter__():
+            self.given += 1
+            yield packet
+
+
+def opened(path: Path) -> FfmpegSource:
+    return open_source(SourceSettings(url=str(path), kind="file"), stop=threading.Event())
+
+
+def counting(path: Path) -> Counting:
+    source = opened(path)
+    source.__class__ = Counting
+    assert isinstance(source, Counting)
+    return source
+
+
+def look(packets: Iterator[tuple[Packet, bool]], sampler: Sampler, decoder: object) -> Found:
+    """Every sample, by its time and the sum of its pixels, and every complaint."""
+    found: Found = []
+    for packet, last in packets:
+        try:
+            for picture in pictures(packet, sampler, decoder, last=last):  # type: ignore[arg-type]
+                found.append((round(picture.time_s, 6), int(picture.surface.to_ndarray().astype(int).sum())))
+        except DecodeError:
+            found.append(f"damaged at {packet.time_s:.3f}")
+    return found
+
+
+def both_ways(path: Path, rules: SamplingRules, pool: Pool) -> tuple[Found, Found, int]:
+    """What is found from front to back, what by the index, and how many packets that read."""
+    admission = Admission("cpu", Turns(CORES, Marks(board(CORES))), 1)
+    with opened(path) as source, admission.decoder(source.info) as decoder:
+        plain = look(with_last(source), Sampler(rules, kind="file", rng=random.Random(4)), decoder)
+    keys = counting(path)
+    sampler = Sampler(rules, kind="file", rng=random.Random(4))
+    with (
+        counting(path) as source,
+        admission.decoder(source.info) as decoder,
+        by_index(lambda: keys, source, sampler, decoder, admission, pool) as skim,
+    ):
+        assert skim is not None
+        found = look(skim.packets(None), sampler, skim.decoder)
+        read = source.given + keys.given
+    assert [pool.reserve() for _ in range(CORES + 2)].count(True) == (0 if pool.paused else CORES + 1)
+    return plain, found, read
+
+
+FILMS = {
+    "a keyframe when one is due": {"gop": 24},
+    "keyframes to spare": {"gop": 6},
+    "every picture a keyframe": {"gop": 1},
+    "keyframes too rare": {"gop": 60},
+    "matroska": {"gop": 6, "suffix": ".mkv"},
+    "AVI": {"gop": 6, "suffix": ".avi", "codec": "mpeg4"},
+    "B-pictures": {"gop": 24, "options": {"bf": "3", "b_strategy": "0"}},
+    "HEVC": {"gop": 12, "codec": "libx265"},
+}
+
+
+@pytest.mark.parametrize("name", FILMS)
+@pytest.mark.parametrize(
+    "rules", [{}, {"audit": 0.4}, {"plan": "keyframes"}], ids=["auto", "audited", "keyframes"]
+)
+def test_the_samples_are_those_of_reading_from_front_to_back(
+    clips: Clips, pool: Pool, name: str, rules: dict[str, object]
+) -> None:
+    path = clips(pictures=241, **FILMS[name])  # type: ignore[arg-type]
+    plain, found, _ = both_ways(path, SamplingRules(max_gap_s=1.0, **rules), pool)  # type: ignore[arg-type]
+    assert found == plain
+    assert len(found) >= 5
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["ahead", "in turn"])
+def test_damage_is_told_and_survived_in_the_same_way(
+    clips: Clips, tmp_path: Path, pool: Pool, paused: bool
+) -> None:
+    pool.paused = paused
+    whole = clips(pictures=241, gop=12)
+    path = tmp_path / "damaged.mp4"
+    spoilt = bytearray(whole.read_bytes())
+    keyframes = [packet.data for packet in demux(whole)[1] if packet.keyframe]
+    for packet in keyframes[3:5] + keyframes[9:10]:
+        spoilt[packet.pos + 6 : packet.pos + packet.size] = bytes(packet.size - 6)
+    path.write_bytes(spoilt)
+    plain, found, _ = both_ways(path, SamplingRules(max_gap_s=1.0, audit=0), pool)
+    assert found == plain
+    assert [one for one in found if isinstance(one, str)]
+
+
+def test_keyframes_are_decoded_ahead_unless_something_live_goes_first(clips: Clips, pool: Pool) -> None:
+    """All but those of the last GOP, which is read."""
+    path = clips(pictures=241, gop=24)
+    _, found, _ = both_ways(path, SamplingRules(max_gap_s=1.0, audit=0), pool)
+    assert pool.started == len(found) - 1 == 10
+    for _ in range(CORES + 1):
+        pool.release()
+    pool.paused, pool.started = True, 0
+    both_ways(path, SamplingRules(max_gap_s=1.0, audit=0), pool)
+    assert pool.started == 0
+
+
+def test_as_many_are_decoded_at_once_as_there_are_cores(pool: Pool) -> None:
+    both = threading.Barrier(CORES)
+
+    def work() -> None:
+        both.wait(30)
+
+    begun = [pool.start(work) for _ in range(CORES)]
+    assert [one.result(30) for one in begun] == [None] * CORES
+
+
+def test_of_keyframes_to_spare_only_those_that_are_wanted_are_read(clips: Clips, pool: Pool) -> None:
+    path = clips(pictures=241, gop=1)
+    _, found, read = both_ways(path, SamplingRules(max_gap_s=2.0, audit=0), pool)
+    assert read < 60 < 241
+    assert len(found) < read
+
+
+def test_a_film_is_taken_up_behind_its_last_sample(clips: Clips, pool: Pool) -> None:
+    path = clips(pictures=241, gop=12)
+    admission = Admission("cpu", Turns(CORES, Marks(board(CORES))), 1)
+    sampler = Sampler(SamplingRules(max_gap_s=1.0), kind="file", rng=random.Random(1))
+    with (
+        opened(path) as source,
+        admission.decoder(source.info) as decoder,
+        by_index(lambda: opened(path), source, sampler, decoder, admission, pool) as skim,
+    ):
+        assert skim is not None
+        times = [packet.time_s for packet, _ in skim.packets(6.2)]
+    assert times[0] == pytest.approx(6.0)
+    assert times[-1] == pytest.approx(10.0)
+
+
+def test_an_index_that_cannot_be_relied_on_is_not_used(clips: Clips, tmp_path: Path) -> None:
+    whole = clips(pictures=241, gop=12)
+    cut = tmp_path / "cut.mp4"
+    front = write_clip(
+        tmp_path / "front.mp4",
+        moving_pictures(48),
+        rate=24,
+        gop=12,
+        container_options={"movflags": "faststart"},
+    ).read_bytes()
+    cut.write_bytes(front[: len(front) * 2 // 3])
+    with opened(whole) as source:
+        assert np.allclose(source.keyframes(), np.arange(21) / 2)
+    other_order = clips(pictures=96, options={"x264-params": "open-gop=1:bframes=3"})
+    for path in (cut, other_order, clips(pictures=48, suffix=".ts")):
+        with opened(path) as source:
+            assert source.keyframes() == ()
+            assert next(iter(source)).time_s == 0.0
