@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from pipeline.errors import FramewardenError
 
 HOME = Path(__file__).resolve().parents[2]
 """Where ``python -m pipeline`` finds this very code."""
-TERM_S = 20.0
+TERM_S = 60.0
 """A child that was told to end and has not after this long is killed."""
 
 
@@ -50,13 +51,15 @@ def python(*arguments: str | Path) -> list[str]:
 class Child:
     """A running process. As a context manager it is told to end on every way out, and killed if need be."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], *, out: Path | None = None) -> None:
+        """``out``: a file for its stdout, which may be long; then ``out`` and ``Usage.out`` stay empty."""
         self._out = tempfile.TemporaryFile()  # noqa: SIM115 - closed by usage()
         self._err = tempfile.TemporaryFile()  # noqa: SIM115
         self._started = time.monotonic()
-        self._process = subprocess.Popen(
-            list(command), stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err, cwd=HOME
-        )
+        with out.open("wb") if out is not None else nullcontext(self._out) as stdout:
+            self._process = subprocess.Popen(
+                list(command), stdin=subprocess.DEVNULL, stdout=stdout, stderr=self._err, cwd=HOME
+            )
         self.pid = self._process.pid
         self._watch = os.pidfd_open(self.pid)
         self._usage: Usage | None = None

@@ -14,8 +14,8 @@ BATCHES = (1, 2, 4, 8, 16)
 
 
 def precise() -> list[str]:
-    """The engines whose name fixes their precision."""
-    return [name for name in ENGINES if "-" in name]
+    """The engines of a CPU whose name fixes their precision."""
+    return [name for name, engine in ENGINES.items() if engine.device == "cpu" and engine.options]
 
 
 def bench(models: Sequence[str], *, batches: Sequence[int], threads: int | None, say: Say) -> Section:

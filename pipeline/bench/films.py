@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline import engines
 from pipeline.bench import material
 from pipeline.bench.child import BenchError
 from pipeline.bench.material import FILMS, Material
@@ -17,6 +18,21 @@ def made(name: str, folder: Path, seconds: float) -> Material:
     """The film of this name, at least ``seconds`` long; made in ``folder`` when it is not there yet."""
     film = next(film for film in FILMS if film.name == name)
     return material.describe(film, material.make(film, folder, seconds=seconds).resolve())
+
+
+def flagged(name: str, folder: Path, seconds: float, model: str) -> Path:
+    """The film of this name with a card in it that ``model`` flags; made in ``folder`` when it is not there.
+
+    :raises BenchError: there is no such card."""
+    cards = engines.shipped_folder().parent / "samples" / "cards"
+    card = next(iter(sorted(cards.glob(f"{model}-sexual-*.png"))), None)
+    if card is None:
+        raise BenchError(
+            f"--flagged: {cards} holds no card that {model} flags; there are some for the shipped models, in "
+            "a checkout"
+        )
+    film = next(film for film in FILMS if film.name == name)
+    return material.make(film, folder, seconds=seconds, card=card).resolve()
 
 
 def own(path: Path) -> Material:

@@ -5,35 +5,46 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.bench.promises import Promise, promises, worst_gap_s
 from pipeline.bench.service import Window
-from pipeline.flow.sample import TOLERANCE
 
-LATENCY_MS = 1000.0
-"""99th percentile from capture to score."""
-MEMORY_MB = 40.0
-"""A stream, over the base."""
 WORKER_WINDOW = 4096
 """Latest samples that a worker's percentiles are of."""
-ROUNDED_S = 0.01  # a snapshot's seconds are rounded
 PYTHON = "rest (Python, service, Redis)"
+FULL = 0.95
+"""Share of the cores at work from which on there is no CPU for another stream."""
+SLACK = 0.1
+"""The rest may fall below nothing by this share of the whole before it means starving."""
+CUT = 1.001
+"""A gap in force longer than the promised one by this factor has been stretched."""
 GROWTH = 1.5
 CLOSE = 0.03
 """The limit is found when the numbers that were kept and broken are this close, or next to each other."""
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
-    """``said`` is what was seen, in words."""
+class Group:
+    """What became of the streams of one priority: how many there are, how many were stretched at the end of
+    the window and to which gap at most, the worst gap since the start, seconds of the window by fate."""
 
-    name: str
-    kept: bool
-    said: str
+    priority: int
+    streams: int
+    cut: int
+    gap_s: float
+    worst_gap_s: float
+    screened_s: float
+    late_s: float
+    dropped_s: float
+    lost_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a run came to. CPU in seconds over the window, ``ms`` a stream-second; latencies in ms; memory in
-    MB, ``memory_each_mb`` over the base (None: one stream only)."""
+    """What a run came to. CPU in seconds over the window, ``ms`` a stream-second, ``cores`` ours,
+    ``other_cores`` at work for others and the host, ``thread_cores`` of the busiest thread; latencies in ms;
+    memory in MB, ``memory_each_mb`` over the base (None: one stream only). ``ready_s`` and ``warm_s`` passed
+    before the window. ``segments`` were opened since the start, on ``flagged`` streams with something to
+    flag."""
 
     streams: int
     seconds: float
@@ -42,6 +53,12 @@ class Finding:
     ms: float
     used_s: dict[str, float]
     server_s: float
+    other_cores: float
+    thread_cores: float
+    ready_s: float
+    warm_s: float
+    flagged: int
+    segments: int
     samples_a_second: float
     worst_gap_s: float
     p50_ms: float | None
@@ -54,7 +71,15 @@ class Finding:
     memory_base_mb: float | None
     memory_each_mb: float | None
     plans: dict[str, int]
+    groups: tuple[Group, ...]
     promises: tuple[Promise, ...]
+
+    @property
+    def screened(self) -> float:
+        """Share of the window's stream-seconds that were screened, 0..1; 0 when none is accounted for."""
+        screened_s = sum(one.screened_s for one in self.groups)
+        all_s = screened_s + sum(one.late_s + one.dropped_s + one.lost_s for one in self.groups)
+        return screened_s / all_s if all_s > 0 else 0.0
 
     @property
     def kept(self) -> bool:
@@ -67,8 +92,9 @@ class Finding:
         return "; ".join(f"{promise.name}: {promise.said}" for promise in self.promises if not promise.kept)
 
 
-def judge(window: Window, *, one_mb: float | None) -> Finding:
-    """Judge a window. ``one_mb`` is the memory of a run with a single stream (None: not measured)."""
+def judge(window: Window, *, one_mb: float | None, lean: bool = False) -> Finding:
+    """Judge a window. ``one_mb`` is the memory of a run with a single stream (None: not measured); ``lean``:
+    the film is one for which memory is promised."""
     rows = window.after["streams"]
     count = len(rows)
     earlier = {row["id"]: row for row in window.before["streams"]}
@@ -79,14 +105,6 @@ def judge(window: Window, *, one_mb: float | None) -> Finding:
         drops += Counter(row["drops"]) - Counter(earlier[row["id"]]["drops"])
     between_s = window.after["time"] - window.before["time"]
     samples = sum(row["frames"] - earlier[row["id"]]["frames"] for row in rows)
-    promises = (
-        _all_up(rows),
-        _gaps(rows, earlier, window.lost),
-        Promise("nothing dropped", not drops, _counts(drops) or "nothing was"),
-        _quick(latency["p99"]),
-        _workers(window),
-        *([] if each_mb is None else [_lean(each_mb)]),
-    )
     return Finding(
         streams=count,
         seconds=window.seconds,
@@ -95,8 +113,14 @@ def judge(window: Window, *, one_mb: float | None) -> Finding:
         ms=1e3 * window.cpu_s / (count * window.seconds),
         used_s=window.used,
         server_s=window.server_s,
+        other_cores=max(0.0, (window.machine_s - window.cpu_s - window.server_s) / window.seconds),
+        thread_cores=window.thread_s / window.seconds,
+        ready_s=window.ready_s,
+        warm_s=window.streams.warm_s,
+        flagged=len(window.streams.flagged),
+        segments=sum(row["segments"] for row in rows),
         samples_a_second=samples / between_s if between_s else 0.0,
-        worst_gap_s=max(row["gap_worst_s"] or 0.0 for row in rows),
+        worst_gap_s=max(map(worst_gap_s, rows)),
         p50_ms=latency["p50"],
         p99_ms=latency["p99"],
         latency_of=latency_of,
@@ -107,7 +131,10 @@ def judge(window: Window, *, one_mb: float | None) -> Finding:
         memory_base_mb=base_mb,
         memory_each_mb=each_mb,
         plans=dict(Counter(row["plan"] or row["state"] for row in rows)),
-        promises=promises,
+        groups=_groups(window, earlier),
+        promises=promises(
+            window, drops=drops, p99_ms=latency["p99"], base_mb=base_mb, each_mb=each_mb, lean=lean
+        ),
     )
 
 
@@ -122,6 +149,31 @@ def memory(all_mb: float, count: int, one_mb: float | None) -> tuple[float | Non
 def shares(ms: float, alone: Mapping[str, float]) -> dict[str, float]:
     """A stream-second's CPU ms by part: what each costs alone, and the rest. They add up to ``ms``."""
     return {**alone, PYTHON: ms - sum(alone.values())}
+
+
+def stops(found: Finding, parts_ms: Mapping[str, float], cores: int) -> str:
+    """One sentence: what stops the next stream. ``parts_ms`` are a stream-second's CPU by part."""
+    busy = found.cores + found.other_cores + found.server_s / found.seconds
+    part, most = max(parts_ms.items(), key=lambda share: share[1])
+    at = f"{part} takes most, {most:.1f} of {found.ms:.1f} ms a stream-second"
+    if min(parts_ms.values()) < -SLACK * found.ms:
+        at = "they got less than their parts need"
+    if not found.samples_a_second:
+        return f"Nothing was screened, with {busy:.2f} of {cores} cores at work: no stream could be carried."
+    if busy >= FULL * cores:
+        return (
+            f"What stops the next stream: the CPU is full, {busy:.2f} of {cores} cores at work, "
+            f"{found.cores:.2f} of them for the streams; {at}."
+        )
+    if not found.kept:
+        return (
+            f"A promise broke while {cores - busy:.2f} of {cores} cores were idle, so not for want of CPU; "
+            f"the busiest thread of a worker used {found.thread_cores:.2f} of a core."
+        )
+    return (
+        f"Nothing stops the next stream yet: {busy:.2f} of {cores} cores were at work. At {found.ms:.1f} ms "
+        f"a stream-second {1e3 * cores / found.ms:.0f} streams fill {cores} cores; {at}."
+    )
 
 
 def next_count(tried: Mapping[int, bool]) -> int | None:
@@ -144,38 +196,6 @@ def limit(found: Sequence[Finding]) -> tuple[Finding | None, Finding | None]:
     return max(kept, key=lambda one: one.streams, default=None), broken
 
 
-def _all_up(rows: list[dict[str, Any]]) -> Promise:
-    down = [row["id"] for row in rows if row["state"] != "screening" or not row["frames"]]
-    said = f"{len(down)} of {len(rows)} are not: {', '.join(down[:5])}" if down else f"all {len(rows)}"
-    return Promise("every stream screened", not down, said)
-
-
-def _gaps(
-    rows: list[dict[str, Any]], earlier: Mapping[str, dict[str, Any]], lost: Mapping[str, float]
-) -> Promise:
-    """A gap in the window that was not kept leaves seconds that were not screened, or the worst gap rises, or
-    it still lasts at the end (a sample's score may be as late as is promised)."""
-    bad, worst = [], 0.0
-    for row in rows:
-        then, most = earlier[row["id"]], row["max_gap_s"] * TOLERANCE
-        before, now = (
-            sum(at["coverage"][name] for name in ("late_s", "dropped_s", "lost_s")) for at in (then, row)
-        )
-        gap, gap_then = row["gap_worst_s"] or 0.0, then["gap_worst_s"] or 0.0
-        rose = gap > most + ROUNDED_S and gap > gap_then
-        lasts = (row["gap_now_s"] or 0.0) > most + LATENCY_MS / 1e3
-        if now - before > ROUNDED_S or rose or lasts:
-            bad.append(row["id"])
-            worst = max(worst, gap if rose or now > before else row["gap_now_s"])
-    name = f"every gap at most {max(row['max_gap_s'] for row in rows) * TOLERANCE:g} s"
-    if not bad:
-        return Promise(
-            name, True, f"worst {max(row['gap_worst_s'] or 0.0 for row in rows):.2f} s since the start"
-        )
-    why = f" (seconds by cause: {_counts(lost)})" if lost else ""
-    return Promise(name, False, f"{worst:.2f} s; on {len(bad)} streams: {', '.join(bad[:5])}{why}")
-
-
 def _latency(window: Window) -> tuple[dict[str, float | None], int, bool]:
     """The slowest worker's percentiles, of how many samples they are, whether the start is among them."""
     workers = window.after["workers"]
@@ -185,21 +205,17 @@ def _latency(window: Window) -> tuple[dict[str, float | None], int, bool]:
     return slowest["latency_ms"], of, slowest["scored"] - scored.get(slowest["id"], 0) < of
 
 
-def _quick(p99_ms: float | None) -> Promise:
-    said = "no sample was scored" if p99_ms is None else f"{p99_ms:.0f} ms"
-    return Promise("99 % from capture to score under 1 s", p99_ms is not None and p99_ms < LATENCY_MS, said)
-
-
-def _workers(window: Window) -> Promise:
-    before, after = (
-        sum(worker["restarts"] for worker in at["workers"]) for at in (window.before, window.after)
-    )
-    return Promise("no worker died", after == before, f"{after - before} restarts")
-
-
-def _lean(each_mb: float) -> Promise:
-    return Promise(f"at most {MEMORY_MB:g} MB a stream", each_mb <= MEMORY_MB, f"{each_mb:.1f} MB")
-
-
-def _counts(counts: Mapping[str, float]) -> str:
-    return ", ".join(f"{cause} {count:g}" for cause, count in sorted(counts.items()))
+def _groups(window: Window, earlier: Mapping[str, dict[str, Any]]) -> tuple[Group, ...]:
+    """The streams by priority, lowest first."""
+    priority = {window.streams.id(at): window.streams.priority(at) for at in range(len(window.streams.urls))}
+    found = []
+    for one in sorted(set(priority.values())):
+        rows = [row for row in window.after["streams"] if priority[row["id"]] == one]
+        gaps = [row.get("gap_s", row["max_gap_s"]) for row in rows]
+        fate = {
+            name: sum(row["coverage"][name] - earlier[row["id"]]["coverage"][name] for row in rows)
+            for name in ("screened_s", "late_s", "dropped_s", "lost_s")
+        }
+        cut = sum(gap > row["max_gap_s"] * CUT for gap, row in zip(gaps, rows, strict=True))
+        found.append(Group(one, len(rows), cut, max(gaps), max(map(worst_gap_s, rows)), **fate))
+    return tuple(found)

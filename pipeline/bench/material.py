@@ -21,14 +21,18 @@ from numpy.typing import NDArray
 
 from pipeline.backends.decode_software import open_decoder
 from pipeline.backends.encode_ffmpeg import write_clip
+from pipeline.backends.pictures_ffmpeg import read_picture
 from pipeline.backends.repeat_ffmpeg import repeat_clip
 from pipeline.backends.source_ffmpeg import SourceSettings, open_source
+from pipeline.flow.resize import weights
 
 WIDTH, HEIGHT, RATE, GOP = 1920, 1080, 30, 60
 SCENE = 150  # pictures a scene
 TURN_S = 60  # seconds encoded, then repeated
 MARGIN = 384  # pixels of a scene beyond the picture, to pan over
 COSTED = 20  # keyframes decoded to learn their cost
+FLAGGED_SCENES = (1, 2)
+"""Of the twelve scenes of a minute, those that show a card instead, where there is one: from 5 s to 15 s."""
 
 Rgb = NDArray[np.uint8]
 """Shape (height, width, 3), RGB."""
@@ -46,6 +50,9 @@ class Film:
     grain: float
     noise: float
     seed: int = 1
+    width: int = WIDTH
+    height: int = HEIGHT
+    gop: int = GOP  # pictures
 
 
 ORDINARY = Film("ordinary", 3_000_000, grain=2.5, noise=0)
@@ -70,9 +77,9 @@ class Material:
     keyframe_ms_a_stream_second: float
 
 
-def scene(rng: np.random.Generator, noise: float) -> Rgb:
+def scene(rng: np.random.Generator, film: Film) -> Rgb:
     """A cloudy picture, larger than the film's: amplitude falls as frequency to the 1.3."""
-    height, width = HEIGHT + MARGIN, WIDTH + MARGIN
+    height, width = film.height + MARGIN, film.width + MARGIN
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     fall = np.maximum(frequency, 1 / width) ** -1.3
 
@@ -82,7 +89,7 @@ def scene(rng: np.random.Generator, noise: float) -> Rgb:
         return np.asarray((field - field.mean()) / field.std())
 
     light, tint = 118 + 42 * clouds(), clouds()
-    light += rng.normal(0, noise, light.shape)
+    light += rng.normal(0, film.noise, light.shape)
     return (
         np.stack([light + 14 * tint, light - 4 * tint, light - 16 * tint], axis=-1)
         .clip(0, 255)
@@ -90,36 +97,50 @@ def scene(rng: np.random.Generator, noise: float) -> Rgb:
     )
 
 
-def pictures(film: Film, seconds: float) -> Iterator[Rgb]:
-    """The film's pictures: a new scene every 5 s, panned, under grain that is never twice the same."""
+def pictures(film: Film, seconds: float, card: Rgb | None = None) -> Iterator[Rgb]:
+    """The film's pictures: a new scene every 5 s, panned, under grain that is never twice the same. A
+    ``card`` of the picture's size stands still in ``FLAGGED_SCENES``."""
     looks, noise = np.random.default_rng(film.seed), np.random.default_rng(film.seed + 1)
-    shape = (HEIGHT + MARGIN, WIDTH + MARGIN, 1)
+    shape = (film.height + MARGIN, film.width + MARGIN, 1)
     grain = [np.rint(noise.normal(0, film.grain, shape)).astype(np.int16) for _ in range(2)]
     for number in range(round(seconds * RATE)):
         step = number % SCENE
         if step == 0:
-            view = scene(looks, film.noise)
+            view = scene(looks, film)
         top, left = noise.integers(0, MARGIN, 2)
-        shown = view[step // 2 : step // 2 + HEIGHT, 2 * step : 2 * step + WIDTH]
-        over = grain[number % 2][top : top + HEIGHT, left : left + WIDTH]
+        shown = view[step // 2 : step // 2 + film.height, 2 * step : 2 * step + film.width]
+        if card is not None and number // SCENE % (TURN_S * RATE // SCENE) in FLAGGED_SCENES:
+            shown = card
+        over = grain[number % 2][top : top + film.height, left : left + film.width]
         yield (shown + over).clip(0, 255).astype(np.uint8)
 
 
-def make(film: Film, folder: Path, *, seconds: float = 600) -> Path:
-    """The film's file, at least ``seconds`` long in whole turns; made when it is not there yet."""
+def enlarged(picture: Rgb, film: Film) -> Rgb:
+    """A small picture, smoothly enlarged to the film's size."""
+    rows, columns = weights(picture.shape[0], film.height), weights(picture.shape[1], film.width)
+    large = np.einsum("yh,hwc,xw->yxc", rows, picture.astype(np.float64), columns, optimize=True)
+    return np.asarray(np.rint(large).clip(0, 255), np.uint8)
+
+
+def make(
+    film: Film, folder: Path, *, seconds: float = 600, card: Path | None = None, turn_s: float = TURN_S
+) -> Path:
+    """The film's file, at least ``seconds`` long in whole turns; made when it is not there yet. ``card`` is a
+    picture that a model flags, shown for 10 s of each turn."""
     folder.mkdir(parents=True, exist_ok=True)
-    turn_s = min(seconds, TURN_S)
+    turn_s = min(seconds, turn_s)
     turns = max(1, round(seconds / turn_s))
-    one, whole = (folder / f"{film.name}-{round(length)}s.mp4" for length in (turn_s, turns * turn_s))
+    name = film.name if card is None else f"{film.name}-{card.stem}"
+    one, whole = (folder / f"{name}-{round(length)}s.mp4" for length in (turn_s, turns * turn_s))
     if not one.exists():
         part = one.with_suffix(".part")
         # A fixed number of threads: x264's rate control depends on it, and with it every byte.
         options = {"maxrate": str(film.bit_rate), "bufsize": str(2 * film.bit_rate), "threads": "2"}
         write_clip(
             part,
-            pictures(film, turn_s),
+            pictures(film, turn_s, None if card is None else enlarged(read_picture(card), film)),
             rate=RATE,
-            gop=GOP,
+            gop=film.gop,
             container="mp4",
             bit_rate=film.bit_rate,
             options=options,

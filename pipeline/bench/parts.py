@@ -151,7 +151,9 @@ def _emulated(engine: str) -> str | None:
     from pipeline.backends.classify_openvino import available_precisions
 
     native = available_precisions()
-    return None if precision in native else f"this processor computes {', '.join(native)} only"
+    return (
+        None if precision.partition("+")[0] in native else f"this processor computes {', '.join(native)} only"
+    )
 
 
 def _noise(manifest: Manifest) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """What a benchmark found, ready to be shown: as JSON, as Markdown, and (``page.py``) as one HTML page."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,8 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``command`` made it, ``date`` is ISO 8601 in UTC, ``material`` describes the film, if there is one."""
+    """``command`` made it, ``date`` is ISO 8601 in UTC, ``material`` describes the film, if there is one.
+    ``label`` tells it from other reports of the same benchmark and day."""
 
     name: str
     command: str
@@ -52,6 +54,7 @@ class Report:
     versions: dict[str, str]
     material: dict[str, Any]
     sections: Sequence[Section] = field(default_factory=list)
+    label: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for programs."""
@@ -116,9 +119,10 @@ class Report:
         return page(f"framewarden {self.name}", f"{self.date} · {self.machine.cpu}", sections, facts)
 
     def write(self, folder: Path) -> list[Path]:
-        """Write the three forms into ``folder``, named after the benchmark and the day."""
+        """Write the three forms into ``folder``, named after the benchmark, what was run, and the day."""
         folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{self.name.replace(' ', '-')}-{self.date[:10]}"
+        words = [*self.name.split(), *([self.label] if self.label else []), self.date[:10]]
+        stem = re.sub(r"[^\w.-]+", "-", "-".join(words))
         forms = {
             "json": json.dumps(self.as_json(), indent=2) + "\n",
             "md": self.markdown(),

@@ -4,18 +4,16 @@ import contextlib
 import json
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline import status
-from pipeline.bench import child, processes
+from pipeline.bench import child, processes, said
 from pipeline.bench.child import BenchError, Child
 from pipeline.bench.peers import Say
-from pipeline.bench.processes import Used
+from pipeline.bench.said import Account
 from pipeline.status import StatusError
 
 READY_S = 60.0
@@ -30,19 +28,31 @@ SPARE_S = 120.0
 @dataclass(frozen=True, slots=True)
 class Streams:
     """What is to be run: ``urls`` as live streams. ``warm_s`` seconds pass, once all are up, before the
-    window of ``seconds`` begins. ``server_pid``: the process that serves them, if it is ours."""
+    window of ``seconds`` begins. ``server_pid``: the process that serves them, if it is ours. ``flagged``:
+    places in ``urls`` of those that show something to flag. ``spread``: priorities 0 to 9 in turn."""
 
     urls: Sequence[str]
     model: str
     seconds: float
     warm_s: float
     server_pid: int | None = None
+    flagged: frozenset[int] = frozenset()
+    spread: bool = False
+
+    def id(self, place: int) -> str:
+        """The stream's id in the config and the status."""
+        return f"s{place + 1:03}"
+
+    def priority(self, place: int) -> int:
+        """0 is the first to be cut under overload."""
+        return place % 10 if self.spread else 5
 
     def config(self, state_dir: Path) -> str:
         """The config file, as JSON (which is YAML)."""
         paced = {} if self.server_pid is not None else {"pace": "realtime", "loop": True}
         streams = [
-            {"id": f"s{number:03}", "url": url, **paced} for number, url in enumerate(self.urls, start=1)
+            {"id": self.id(place), "url": url, "priority": self.priority(place), **paced}
+            for place, url in enumerate(self.urls)
         ]
         return json.dumps(
             {"node": "bench", "state_dir": str(state_dir), "model": self.model, "streams": streams}
@@ -52,7 +62,9 @@ class Streams:
 @dataclass(frozen=True, slots=True)
 class Window:
     """What was seen. ``before`` and ``after`` are status snapshots at its ends, ``seconds`` between the two
-    readings of CPU time; ``lost`` counts seconds of coverage events in it by cause."""
+    readings of CPU time; ``machine_s`` is CPU of the whole machine, ``thread_s`` of the worker's thread that
+    used most. ``lost`` counts seconds of coverage events in it by cause. ``accounts`` are what streams said
+    of all their time when the run ended, ``ready_s`` how long it took until all were up."""
 
     streams: Streams
     before: dict[str, Any]
@@ -61,7 +73,11 @@ class Window:
     used: dict[str, float]
     server_s: float
     memory_mb: float
-    lost: dict[str, float]
+    machine_s: float
+    thread_s: float
+    ready_s: float = 0.0
+    lost: dict[str, float] = field(default_factory=dict)
+    accounts: Mapping[str, Account] = field(default_factory=dict)
 
     @property
     def cpu_s(self) -> float:
@@ -74,32 +90,37 @@ def watch(streams: Streams, say: Say) -> Window:
 
     :raises BenchError: the run ended by itself."""
     with tempfile.TemporaryDirectory(prefix="framewarden-bench-") as folder:
-        state_dir, file = Path(folder) / "state", Path(folder) / "bench.yaml"
+        state_dir, file, out = (Path(folder) / name for name in ("state", "bench.yaml", "events.jsonl"))
         file.write_text(streams.config(state_dir))
         ready_s = READY_S + len(streams.urls) / 2
         for_s = ready_s + streams.warm_s + streams.seconds + SPARE_S
         command = child.python("pipeline", "run", file, "--for", f"{for_s:.0f}", "--json")
-        with Child(command) as run:
+        begun = time.monotonic()
+        with Child(command, out=out) as run:
             name = "1 stream" if len(streams.urls) == 1 else f"{len(streams.urls)} streams"
             say(f"{name}: starting")
             _until(run, state_dir, ready_s, lambda now: all(row["frames"] for row in now["streams"]))
+            ready_s = time.monotonic() - begun
             say(f"{name}: warming up for {streams.warm_s:g} s")
             _pass(run, streams.warm_s)
             say(f"{name}: measuring for {streams.seconds:g} s")
-            return _measure(run, streams, state_dir)
+            window = _measure(run, streams, state_dir)
+        told = said.read(out, window.before["time"], window.after["time"])
+        return replace(window, ready_s=ready_s, lost=told.lost, accounts=told.accounts)
 
 
 def _measure(run: Child, streams: Streams, state_dir: Path) -> Window:
-    begun, unix = time.monotonic(), time.time()
-    first, served = _used(run.pid), _served(streams)
+    begun, unix, machine_s = time.monotonic(), time.time(), processes.machine_s()
+    first, served = processes.used(run.pid), _served(streams)
     before = _until(run, state_dir, SNAPSHOT_S, lambda now: now["time"] >= unix)
     memory_mb = first.memory_mb
     while (left := begun + streams.seconds - time.monotonic()) > 0:
         _pass(run, min(left, MEMORY_S))
-        memory_mb = max(memory_mb, _used(run.pid).memory_mb)
-    last, seconds, served = _used(run.pid), time.monotonic() - begun, _served(streams) - served
-    unix = time.time()
+        memory_mb = max(memory_mb, processes.used(run.pid).memory_mb)
+    seconds, unix, machine_s = time.monotonic() - begun, time.time(), processes.machine_s() - machine_s
+    last, served = processes.used(run.pid), _served(streams) - served
     after = _until(run, state_dir, SNAPSHOT_S, lambda now: now["time"] >= unix)
+    threads = (spent - first.threads_s.get(thread, 0.0) for thread, spent in last.threads_s.items())
     return Window(
         streams=streams,
         before=before,
@@ -108,7 +129,8 @@ def _measure(run: Child, streams: Streams, state_dir: Path) -> Window:
         used={part: last.cpu_s[part] - first.cpu_s[part] for part in last.cpu_s},
         server_s=served,
         memory_mb=max(memory_mb, last.memory_mb),
-        lost=_lost(run.out, before["time"], after["time"]),
+        machine_s=machine_s,
+        thread_s=max(threads, default=0.0),
     )
 
 
@@ -138,24 +160,5 @@ def _said(run: Child) -> str:
     return " / ".join(run.err.strip().splitlines()[-3:]) or "it said nothing"
 
 
-def _used(pid: int) -> Used:
-    return processes.used(pid)
-
-
 def _served(streams: Streams) -> float:
     return 0.0 if streams.server_pid is None else processes.used(streams.server_pid).total_s
-
-
-def _lost(out: str, since: float, until: float) -> dict[str, float]:
-    """Seconds of the coverage events in the run's output, given between two Unix times, by cause."""
-    seconds: Counter[str] = Counter()
-    for line in out.splitlines():
-        with contextlib.suppress(ValueError):  # the last line may be half written
-            event = json.loads(line)
-            if event["type"] == "framewarden.coverage.v1" and since <= _unix(event["time"]) <= until:
-                seconds[event["data"]["cause"]] += event["data"]["seconds"]
-    return dict(seconds)
-
-
-def _unix(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()

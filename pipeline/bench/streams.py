@@ -9,7 +9,7 @@ from typing import Literal
 from pipeline.bench import films, judge, parts, peers, rtsp, service, streams_report
 from pipeline.bench.judge import Finding
 from pipeline.bench.machine import cores
-from pipeline.bench.material import Material
+from pipeline.bench.material import ORDINARY, Material
 from pipeline.bench.peers import Say
 from pipeline.bench.report import Section
 from pipeline.bench.service import Streams
@@ -27,17 +27,30 @@ TRIES = 16
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``count`` streams of ``kind`` for ``seconds``; ``find_limit``: more and more of them."""
+    """``count`` streams of ``kind`` for ``seconds``; ``find_limit``: more and more of them. ``flagged`` is
+    the share of streams that show something to flag; ``spread``: priorities 0 to 9 in turn."""
 
     count: int
     seconds: float
     kind: Kind
     find_limit: bool
     model: str
+    flagged: float = 0.0
+    spread: bool = False
+
+    def label(self, film: Material) -> str:
+        """What tells this run from another in the name of its report."""
+        words = [str(self.count), f"{self.seconds:g}s", film.name, self.kind]
+        words += [f"flagged{100 * self.flagged:g}"] if self.flagged else []
+        words += [word for word, on in (("priorities", self.spread), ("limit", self.find_limit)) if on]
+        return "-".join(words)
 
 
-def bench(film: Material, options: Options, say: Say) -> Section:
-    """Measure parts and peers alone, then the service."""
+def bench(film: Material, options: Options, say: Say, flagged: Path | None = None) -> Section:
+    """Measure parts and peers alone, then the service. ``flagged`` is the film of the flagged streams, in the
+    same folder as the other.
+
+    :raises BenchError: what runs does not run, or there is no server to serve with."""
     path, max_gap_s = Path(film.path), SamplingRules().max_gap_s
     seconds = min(film.seconds, PEER_S)
     say("measuring each part alone")
@@ -46,12 +59,15 @@ def bench(film: Material, options: Options, say: Say) -> Section:
         path, seconds=seconds, every_s=max_gap_s, model=options.model, start_up=False, say=say
     )
     with _urls(path, options.kind) as (url, server_pid):
-        one_mb = _one(Streams([url], options.model, ONE_S, 0.0, server_pid), options, say)
+        one_mb = _one(Streams([url(path)], options.model, ONE_S, 0.0, server_pid), options, say)
 
         def run(count: int) -> Finding:
             warm_s = min(WARM_S, WARM_SHARE * options.seconds)
-            wanted = Streams([url] * count, options.model, options.seconds, warm_s, server_pid)
-            found = judge.judge(service.watch(wanted, say), one_mb=one_mb)
+            places = chosen(count, options.flagged) if flagged is not None else frozenset()
+            urls = [url(flagged if flagged and place in places else path) for place in range(count)]
+            wanted = Streams(urls, options.model, options.seconds, warm_s, server_pid, places, options.spread)
+            lean = film.name == ORDINARY.name and not places
+            found = judge.judge(service.watch(wanted, say), one_mb=one_mb, lean=lean)
             say(f"{count} streams: {found.cores:.2f} cores, {found.broken or 'every promise kept'}")
             return found
 
@@ -62,6 +78,12 @@ def bench(film: Material, options: Options, say: Say) -> Section:
     )
 
 
+def chosen(count: int, share: float) -> frozenset[int]:
+    """Which of ``count`` streams are flagged: the share of them, at least one, evenly spread."""
+    number = max(1, round(share * count))
+    return frozenset(place * count // number for place in range(number))
+
+
 def _one(streams: Streams, options: Options, say: Say) -> float | None:
     """Memory of a run with a single stream in MB, when there is to be another with more."""
     several = options.count > 1 or options.find_limit
@@ -69,13 +91,13 @@ def _one(streams: Streams, options: Options, say: Say) -> float | None:
 
 
 @contextmanager
-def _urls(film: Path, kind: Kind) -> Iterator[tuple[str, int | None]]:
-    """What a stream's URL is, and the process id of the server that serves it."""
+def _urls(film: Path, kind: Kind) -> Iterator[tuple[Callable[[Path], str], int | None]]:
+    """What the URL of a film in this film's folder is, and the process id of the server that serves it."""
     if kind == "realtime":
-        yield str(film), None
+        yield str, None
         return
     with rtsp.serving(film.parent) as server:
-        yield server.url(film), server.pid
+        yield server.url, server.pid
 
 
 def climb(run: Callable[[int], Finding], first: int) -> list[Finding]:

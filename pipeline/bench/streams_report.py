@@ -12,6 +12,10 @@ from pipeline.bench.peers import Cost
 from pipeline.bench.report import Bars, Cell, Lines, Plot, Section, Table
 
 OURS = "framewarden run"
+WHOLE = 0.99
+"""Share of the stream-seconds that must have been screened for costs to be compared."""
+QUIET = 0.1
+"""Cores that others may use in a window that still counts as quiet."""
 
 
 def section(
@@ -28,12 +32,19 @@ def section(
     best, broken = judge.limit(found)
     shown = best or found[-1]
     limit_ms = sum(needed.values())
-    shares = judge.shares(shown.ms, needed)
+    shares = _shares(shown, alone)
     says = [
         *_carried(best, broken, find_limit=find_limit),
+        judge.stops(broken or shown, _shares(broken or shown, alone), cores()),
+        _window(shown),
         *_costs(shown, others, limit_ms),
-        files.bound(shares),
+        *([files.bound(shares)] if shown.screened >= WHOLE else []),
     ]
+    if shown.flagged:
+        says.append(
+            f"{shown.flagged} of {shown.streams} streams showed something to flag for 10 s of each minute; "
+            f"{shown.segments} segments were opened. Closer looks at them are in the rest."
+        )
     if kind == "rtsp":
         says.append(
             f"The RTSP server beside it used {shown.server_s / shown.seconds:.2f} cores, not counted above."
@@ -60,8 +71,13 @@ def section(
         "says": says,
     }
     title = f"{shown.streams} live streams" + (" (RTSP)" if kind == "rtsp" else "")
-    tables = [_promises(shown), _runs(found), _peers(shown, others, limit_ms)]
+    tables = [_promises(shown), _runs(found), *_groups(broken), _peers(shown, others, limit_ms)]
     return Section("streams", title, says, tables, data, _plots(found, shares, shown, others))
+
+
+def _shares(found: Finding, alone: Parts) -> dict[str, float]:
+    """A stream-second's CPU ms by part, at the rate at which pictures were really screened."""
+    return judge.shares(found.ms, alone.per_stream_second(found.samples_a_second / found.streams))
 
 
 def _carried(best: Finding | None, broken: Finding | None, *, find_limit: bool) -> list[str]:
@@ -79,6 +95,34 @@ def _carried(best: Finding | None, broken: Finding | None, *, find_limit: bool) 
     ]
 
 
+def _window(shown: Finding) -> str:
+    """What was counted and what was not, and whether the machine was ours alone."""
+    quiet = shown.other_cores <= QUIET
+    others = "" if quiet else ": the machine was NOT quiet, and alone the numbers would be better"
+    return (
+        f"Counted are {shown.seconds:.0f} s, after {shown.ready_s:.0f} s until every stream had a score and "
+        f"{shown.warm_s:g} s of warm-up. Others and the host used {shown.other_cores:.2f} cores meanwhile"
+        f"{others}."
+    )
+
+
+def _groups(broken: Finding | None) -> list[Table]:
+    """Which streams were cut, how far, and what became of their seconds, when a promise broke."""
+    if broken is None:
+        return []
+    titles = (
+        *("priority", "streams", "cut at the end", "longest gap in force s", "worst gap s"),
+        *("screened %", "late s", "dropped s", "lost s"),
+    )
+    rows: list[tuple[Cell, ...]] = []
+    for one in broken.groups:
+        lost = (one.late_s, one.dropped_s, one.lost_s)
+        whole = one.screened_s + sum(lost)
+        share = 100 * one.screened_s / whole if whole else None
+        rows.append((one.priority, one.streams, one.cut, one.gap_s, one.worst_gap_s, share, *lost))
+    return [Table(titles, rows, f"{broken.streams} streams by priority")]
+
+
 def _costs(shown: Finding, others: Sequence[Cost], limit_ms: float) -> list[str]:
     stream_seconds = shown.streams * shown.seconds
     by_process = ", ".join(f"{name} {1e3 * s / stream_seconds:.2f}" for name, s in shown.used_s.items())
@@ -90,10 +134,15 @@ def _costs(shown: Finding, others: Sequence[Cost], limit_ms: float) -> list[str]
     ]
     if shown.memory_each_mb is not None:
         says.append(f"Memory: {shown.memory_base_mb:.0f} MB and {shown.memory_each_mb:.1f} MB a stream.")
+    if shown.screened < WHOLE:
+        says.append(
+            f"Only {100 * shown.screened:.1f} % of the stream-seconds were screened: what a stream-second "
+            "cost here is not what it costs to keep the promise."
+        )
     says += [
         f"The OpenCV loop uses {peer.ms / shown.ms:.1f} times the CPU."
         for peer in others
-        if peer.ran and peer.name == "OpenCV loop"
+        if peer.ran and peer.name == "OpenCV loop" and shown.screened >= WHOLE
     ]
     if shown.latency_with_start:
         says.append(f"Latencies are of the last {shown.latency_of} samples, those of the start among them.")

@@ -9,7 +9,8 @@ import click
 from pipeline import engines
 from pipeline.bench import engine as engine_bench
 from pipeline.bench import files as files_bench
-from pipeline.bench import films
+from pipeline.bench import films, flash_report, growth
+from pipeline.bench import flash as flash_bench
 from pipeline.bench import streams as streams_bench
 from pipeline.bench.machine import this_machine
 from pipeline.bench.material import Material
@@ -53,17 +54,27 @@ def output_options(function: F) -> F:
     )(function)  # fmt: skip
 
 
+def model_option(function: F) -> F:
+    """Which model scores."""
+    return click.option(
+        "--model", default=DEFAULT_MODEL, show_default=True, metavar="M", callback=_known,
+        help="Model to screen with.",
+    )(function)  # fmt: skip
+
+
+def folder_option(function: F) -> F:
+    """Where films are."""
+    return click.option(
+        "--folder", default=Path("bench-out"), show_default=True, metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False), help="Where films are made and kept.",
+    )(function)  # fmt: skip
+
+
 def film_options(function: F) -> F:
     """What is screened."""
     for option in (
-        click.option(
-            "--model", default=DEFAULT_MODEL, show_default=True, metavar="M", callback=_known,
-            help="Model to screen with.",
-        ),
-        click.option(
-            "--folder", default=Path("bench-out"), show_default=True, metavar="DIR",
-            type=click.Path(path_type=Path, file_okay=False), help="Where films are made and kept.",
-        ),
+        model_option,
+        folder_option,
         click.option(
             "--file", "own_file", type=click.Path(path_type=Path), metavar="FILE",
             help="A video file of your own instead of a film.",
@@ -160,7 +171,7 @@ def files(
     machine = this_machine()
     material = _film(film, own_file, folder, film_seconds)
     section = files_bench.bench(material, model=model, repeat=repeat, say=say)
-    finish(ctx, machine, material, [section], json_file, report)
+    finish(ctx, machine, material, [section], json_file, report, f"{material.seconds:.0f}s-{material.name}")
 
 
 @command.command("streams", short_help="Many live streams on the real service.")
@@ -174,6 +185,14 @@ def files(
 @click.option(
     "--find-limit", is_flag=True, help="From --streams on, find the number at which a promise breaks."
 )
+@click.option(
+    "--flagged", type=click.FloatRange(0, 1), default=0.0, show_default=True, metavar="SHARE",
+    help="Share of the streams (0.05: one of twenty) that show something to flag, 10 s of each minute.",
+)  # fmt: skip
+@click.option(
+    "--priorities", "spread", is_flag=True,
+    help="Give the streams priorities 0 to 9 in turn, to see whom an overload cuts first.",
+)  # fmt: skip
 @output_options
 @click.pass_context
 def streams(
@@ -187,14 +206,23 @@ def streams(
     seconds: float,
     kind: streams_bench.Kind,
     find_limit: bool,
+    flagged: float,
+    spread: bool,
     json_file: Path | None,
     report: Path | None,
 ) -> None:
-    """Many live streams on the real service: gaps, latency, drops, cores and memory, next to the limit."""
+    """Many live streams on the real service: gaps, latency, drops, cores and memory, next to the limit.
+
+    The start and a warm-up (a quarter of --seconds, 15 s at most) are not counted; the report says how long
+    they were."""
+    if flagged and own_file is not None:
+        raise click.UsageError("--flagged needs a film of ours: leave out --file", ctx)
     machine = this_machine()
     material = _film(film, own_file, folder, film_seconds)
-    options = streams_bench.Options(count, seconds, kind, find_limit, model)
-    finish(ctx, machine, material, [streams_bench.bench(material, options, say)], json_file, report)
+    bad = films.flagged(film, folder, film_seconds, model) if flagged else None
+    options = streams_bench.Options(count, seconds, kind, find_limit, model, flagged, spread)
+    section = streams_bench.bench(material, options, say, bad)
+    finish(ctx, machine, material, [section], json_file, report, options.label(material))
 
 
 @command.command("engine", short_help="CPU of every engine, precision and batch.")
@@ -223,6 +251,44 @@ def engine(
     machine = this_machine()
     section = engine_bench.bench(models or engines.shipped(), batches=batches, threads=threads, say=say)
     finish(ctx, machine, None, [section], json_file, report)
+
+
+@command.command("flash", short_help="How likely a short flash is seen.")
+@click.option(
+    "--gap", "gaps", type=click.FloatRange(min=0.1, max=10.0), multiple=True, default=flash_bench.GAPS_S,
+    show_default=True, metavar="S", help="Promised gap (max_gap_s); may be given again.",
+)  # fmt: skip
+@click.option(
+    "--runs", type=click.IntRange(min=2), default=flash_bench.RUNS, show_default=True, metavar="N",
+    help="Screen each film so often, each time with other luck.",
+)  # fmt: skip
+@folder_option
+@output_options
+@click.pass_context
+def flash(
+    ctx: click.Context,
+    gaps: tuple[float, ...],
+    runs: int,
+    folder: Path,
+    json_file: Path | None,
+    report: Path | None,
+) -> None:
+    """Recall against the length of a flash, 40 ms to 5 s, by plan and gap: real sampler and decoder, numbered
+    pictures. Measures no time."""
+    machine = this_machine()
+    found = flash_bench.bench(gaps, runs=runs, folder=folder, say=say)
+    finish(ctx, machine, None, [flash_report.section(found, runs=runs)], json_file, report)
+
+
+@command.command("cost", short_help="How cost grows with GOP, bitrate, resolution and gap.")
+@model_option
+@folder_option
+@output_options
+@click.pass_context
+def cost(ctx: click.Context, model: str, folder: Path, json_file: Path | None, report: Path | None) -> None:
+    """CPU of a stream-second by part, as GOP, bitrate, resolution and promised gap change, one at a time."""
+    machine = this_machine()
+    finish(ctx, machine, None, [growth.bench(model, folder=folder, say=say)], json_file, report)
 
 
 def _film(name: str, own_file: Path | None, folder: Path, seconds: float) -> Material:

@@ -31,8 +31,9 @@ def finish(
     sections: list[Section],
     json_file: Path | None,
     folder: Path | None,
+    label: str = "",
 ) -> None:
-    """Show the result and write what was asked for."""
+    """Show the result and write what was asked for; ``label`` becomes part of the report's name."""
     report = Report(
         name=ctx.command_path.removeprefix("framewarden "),
         command=_command_line(ctx),
@@ -41,6 +42,7 @@ def finish(
         versions=versions(),
         material=films.facts(material) if material else {},
         sections=sections,
+        label=label,
     )
     text = json.dumps(report.as_json(), indent=2)
     if json_file is not None and str(json_file) == "-":
