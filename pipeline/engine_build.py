@@ -192,24 +192,35 @@ def build_plan(
             f"model {judge.manifest.name}: its {precision} graph is not used: {'; '.join(report.faults)}; "
             "use another --precision"
         )
+    here = registry.gpu_target()
     say(f"building the plan for {target or 'this GPU'}")
     begun = time.monotonic()
+    timings = engine_cache.timings(f"{engine} {build_tensorrt.load(engine).__version__}", str(target or here))
     plan = build_tensorrt.build_plan(
-        graph, judge.manifest.spec, engine=engine, target=target, max_batch=max_batch
+        graph,
+        judge.manifest.spec,
+        engine=engine,
+        target=target,
+        max_batch=max_batch,
+        timing_cache=timings.read_bytes() if timings.is_file() else b"",
     )
+    if plan.timing_cache:
+        engine_cache.put(timings, plan.timing_cache)
     seconds = time.monotonic() - begun
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(plan.data)
     except OSError as error:
         raise ModelError(f"--out {out}: cannot be written: {error.strerror}") from error
-    if target in (None, registry.gpu_target()) and registry.gpu_target() is not None:
-        report = _keep_plan(judge, engine, precision.replace("fp", "f"), out, max_batch)
+    if here is not None and target in (None, here):
+        report = keep_plan(judge, engine, out, precision.replace("fp", "f"), max_batch)
     return Built(report, out, len(plan.data), seconds)
 
 
-def _keep_plan(judge: Judge, engine: str, precision: str, plan: Path, max_batch: int) -> Verification:
-    """Verify a plan on the GPU here, and keep it for ``run`` to use."""
+def keep_plan(judge: Judge, engine: str, plan: Path, precision: str, max_batch: int) -> Verification:
+    """Verify a plan on the GPU here, and keep it with its report; ``run`` uses it when it is right.
+
+    :raises BackendError: there is no usable GPU. :raises ModelError: the plan is not for it."""
     from pipeline.backends import classify_tensorrt
 
     classifier = classify_tensorrt.open_classifier(
@@ -217,7 +228,7 @@ def _keep_plan(judge: Judge, engine: str, precision: str, plan: Path, max_batch:
     )
     report = judge.verify(classifier)
     classifier.close()
-    key = classify_tensorrt.key(judge.manifest, engine, precision)
+    key = classify_tensorrt.key(judge.manifest, engine, precision, max_batch)
     engine_cache.keep(key, {classify_tensorrt.PLAN: plan.read_bytes()}, report, {})
     return report
 
@@ -235,7 +246,8 @@ def _photographs() -> list[Path]:
 
 def _place(manifest: Manifest, reference: Classifier, paths: list[Path], frames: int) -> Path:
     """Where the choice is remembered: named after all that it follows from."""
-    seen = [reference.info.sha256, manifest.preprocess, repr(manifest), makers.VERSION, str(frames)]
+    means = (manifest.spec, manifest.labels, manifest.categories, manifest.activation, manifest.output_name)
+    seen = [reference.info.sha256, manifest.preprocess, repr(means), makers.VERSION, str(frames)]
     digest = hashlib.sha256("\n".join([*seen, *(engines.sha256_of(path) for path in paths)]).encode())
     return cache_folder() / "verification" / f"{manifest.name}-{digest.hexdigest()[:16]}.json"
 
@@ -251,11 +263,8 @@ def _remembered(place: Path) -> Chosen | None:
 
 
 def _remember(place: Path, chosen: Chosen) -> None:
-    text = json.dumps(
-        {"recipes": [astuple(one) for one in chosen.recipes], "scores": chosen.scores.astype(float).tolist()}
-    )
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ModelError(f"cache {place}: cannot be written: {error.strerror}") from error
+    found = {
+        "recipes": [astuple(one) for one in chosen.recipes],
+        "scores": chosen.scores.astype(float).tolist(),
+    }
+    engine_cache.put(place, json.dumps(found).encode())

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ REPORT = "report.json"
 @dataclass(frozen=True, slots=True)
 class Key:
     """What an engine was built from and for. ``runtime`` is the engine's package and version, ``target`` the
-    processor, ``recipe`` how it was built."""
+    processor, ``recipe`` how it was built, ``max_batch`` the greatest batch of its profile, 0 without one."""
 
     model: str
     weights: str
@@ -34,6 +34,7 @@ class Key:
     runtime: str
     target: str
     recipe: str
+    max_batch: int = 0
 
     def folder(self) -> Path:
         """Where such an engine lies, whether or not there is one."""
@@ -43,26 +44,49 @@ class Key:
 
 
 def key_of(
-    manifest: Manifest, sha256: str, engine: str, precision: str, *, runtime: str, target: str, recipe: str
+    manifest: Manifest,
+    sha256: str,
+    engine: str,
+    precision: str,
+    *,
+    runtime: str,
+    target: str,
+    recipe: str,
+    max_batch: int = 0,
 ) -> Key:
     """The key of a model's engine."""
-    return Key(manifest.name, sha256, manifest.preprocess, engine, precision, runtime, target, recipe)
+    return Key(
+        manifest.name, sha256, manifest.preprocess, engine, precision, runtime, target, recipe, max_batch
+    )
 
 
 def accepted(key: Key, file: str) -> Path | None:
-    """The engine's file, when one was built and found to be within the manifest's tolerance."""
-    found = report(key)
-    path = key.folder() / file
-    return path if found is not None and found.get("ok") is True and path.is_file() else None
+    """The file of an engine that was built and found right, whose batches are as great as ``key``'s or
+    greater; the least of those."""
+    found: list[tuple[int, Path]] = []
+    for place in key.folder().parent.glob(f"{key.model}-{key.engine}-{key.precision}-*/{REPORT}"):
+        kept, path = _read(place), place.parent / file
+        of = kept.get("key")
+        most = of.get("max_batch") if isinstance(of, dict) else None
+        if not isinstance(most, int) or most < key.max_batch or of != asdict(replace(key, max_batch=most)):
+            continue
+        if kept.get("ok") is True and path.is_file():
+            found.append((most, path))
+    return min(found)[1] if found else None
 
 
 def report(key: Key) -> dict[str, Any] | None:
     """What was found of the engine when it was built, or None when there is none that can be read."""
+    return _read(key.folder() / REPORT) or None
+
+
+def _read(place: Path) -> dict[str, Any]:
+    """A report; empty when it cannot be read."""
     try:
-        found = json.loads((key.folder() / REPORT).read_text(encoding="utf-8"))
+        found = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def keep(key: Key, files: dict[str, bytes], found: Verification, more: dict[str, Any]) -> Path:
@@ -72,7 +96,9 @@ def keep(key: Key, files: dict[str, bytes], found: Verification, more: dict[str,
     folder = key.folder()
     text = (
         json.dumps(
-            asdict(key) | asdict(found) | {"ok": found.ok and found.enough} | more, indent=2, sort_keys=True
+            {"key": asdict(key), "ok": found.ok and found.enough} | asdict(found) | more,
+            indent=2,
+            sort_keys=True,
         )
         + "\n"
     )
@@ -88,3 +114,21 @@ def keep(key: Key, files: dict[str, bytes], found: Verification, more: dict[str,
     except OSError as error:
         raise ModelError(f"engine cache {folder}: cannot be written: {error.strerror}") from error
     return folder
+
+
+def timings(runtime: str, target: str) -> Path:
+    """The file in which builds on this kind of GPU, with this version, remember how fast each kernel was."""
+    return cache_folder() / "timings" / f"{runtime}-{target}".replace(" ", "-").replace("/", "-")
+
+
+def put(place: Path, data: bytes) -> None:
+    """Write a file of the cache: whole, or not at all.
+
+    :raises ModelError: it cannot be written."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".new-", delete=False) as file:
+            file.write(data)
+        os.replace(file.name, place)
+    except OSError as error:
+        raise ModelError(f"cache {place}: cannot be written: {error.strerror}") from error

@@ -175,7 +175,7 @@ def compare(
         agreement=float(np.logical_and(*alike).mean()),
         mean=float(apart.mean()),
         worst=float(apart.max()),
-        tolerance=manifest.tolerance.get(engine.rpartition("-")[2]),
+        tolerance=manifest.tolerance.get(engine.rpartition("-")[2].partition("+")[0]),
     )
 
 

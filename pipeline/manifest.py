@@ -43,9 +43,9 @@ class Manifest:
 
     ``labels`` name the columns of its output, in order; a category scores as the greatest of its labels.
     ``activation`` is what turns the output into 0..1. ``tolerance`` gives for a precision (f32, bf16, …) the
-    accepted worst difference of a score from the f32 reference; of a precision below f32 that is not listed,
-    no engine makes use by itself. ``exact_until`` names a tensor of the graph: layers up to it are computed
-    in f32 at bf16, too."""
+    accepted worst difference of a score from the f32 reference, which is also how near to a threshold a score
+    of that precision is not taken for sure; of a precision below f32 that is not listed, no engine makes use
+    by itself."""
 
     name: str
     version: str
@@ -58,7 +58,6 @@ class Manifest:
     output_name: str | None = None
     activation: Activation = "none"
     tolerance: Mapping[str, float] = field(default_factory=dict)
-    exact_until: str | None = None
     homepage: str = ""
     notes: str = ""
 
@@ -142,7 +141,6 @@ class _File(_Part):
     labels: tuple[str, ...] = Field(min_length=1)
     categories: dict[_Category, tuple[str, ...]] = Field(min_length=1)
     tolerance: dict[Literal["f32", "bf16", "f16", "int8"], Annotated[float, Field(gt=0, le=1)]] = {}
-    exact_until: str | None = None
     notes: str = ""
 
     @model_validator(mode="after")
@@ -214,7 +212,6 @@ def _manifest(file: _File, folder: Path) -> Manifest:
         output_name=file.output.name,
         activation=file.output.activation,
         tolerance={"f32": F32_TOLERANCE} | {str(kind): worst for kind, worst in file.tolerance.items()},
-        exact_until=file.exact_until,
         homepage=file.homepage,
         notes=file.notes,
     )

@@ -8,6 +8,7 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
+from pipeline.cli.engine import build as engine_build
 from tests.fixtures.deploy import (
     DEPLOY,
     DOCKERFILES,
@@ -102,6 +103,26 @@ def test_a_gpu_image_that_could_not_decode_is_found(good: str, bad: str) -> None
     text = read("Dockerfile.gpu")
     assert good in text
     assert the_driver_gives_what_decoding_needs(stages(text.replace(good, bad))) != []
+
+
+def test_the_gpu_image_holds_all_that_building_its_engine_takes() -> None:
+    """The tools of the extra ``build``, but for TensorRT-RTX, and pictures; the page builds with those."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    tools = {Requirement(line).name for line in project["optional-dependencies"]["build"]}
+    found = stages(read("Dockerfile.gpu"))
+    installed = {word for stage in found for step in of(stage, "RUN") for word in step.rest.split()}
+    assert {tool for tool in tools if not tool.startswith("tensorrt-rtx")} <= installed
+    source, pictures = next(
+        step.rest.split() for stage in found for step in of(stage, "COPY") if "cards" in step.rest
+    )
+    assert len(list((ROOT / source).glob("*.png"))) >= 2
+    built = re.search(r"run --rm framewarden (engine build .*\n.*)", read("README.md"))
+    assert built is not None
+    words = built[1].replace("\\\n", " ").split()
+    options = {option for parameter in engine_build.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options
+    assert words[words.index("--pictures") + 1] == pictures
+    assert words[words.index("--out") + 1].startswith(f"{STATE}/")
 
 
 def test_the_packages_of_a_card_are_pinned_to_what_the_project_allows() -> None:

@@ -10,6 +10,7 @@ import pytest
 from pipeline import engine_build, engine_cache, engines
 from pipeline.backends import build_tensorrt, classify_openvino, classify_tensorrt, onnx_graph, registry
 from pipeline.engine_build import Judge
+from pipeline.engine_cache import Key
 from pipeline.engines import Verification
 from pipeline.errors import BackendError, ConfigError, ModelError
 from pipeline.manifest import Manifest
@@ -122,6 +123,13 @@ def test_a_graph_for_a_gpu_is_verified_on_the_cpu(judge: Judge, precision: str) 
     assert report.engine == f"onnxruntime-{precision.replace('fp', 'f')}"
 
 
+def test_a_graph_in_half_precision_reads_the_half_floats_that_a_gpu_s_pool_writes(judge: Judge) -> None:
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load_from_string(engine_build.prepared(judge, "fp16")).graph
+    kinds = [one.type.tensor_type.elem_type for one in (*graph.input, *graph.output)]
+    assert kinds == [onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT]
+
+
 def test_a_graph_for_int8_has_signed_symmetric_quantization_as_tensorrt_wants_it(judge: Judge) -> None:
     onnx = pytest.importorskip("onnx")
     graph = onnx.load_from_string(engine_build.prepared(judge, "int8")).graph
@@ -145,25 +153,32 @@ def test_a_precision_without_a_tolerance_is_never_right() -> None:
     assert not Verification("m", "openvino-int8", "r", 1000, 0.3, 1.0, 0.0, 0.0, None).ok
 
 
-def test_layers_up_to_the_named_tensor_stay_exact_at_bf16(tmp_path: Path) -> None:
-    mean_colour_model(tmp_path / "mine.onnx")
-    accepts = {"f32": 0.002, "bf16": 0.1}
-    manifest = engines.load_manifest(str(write_manifest(tmp_path, tolerance=accepts, exact_until="logits")))
-    whole = engines.load_manifest(str(write_manifest(tmp_path, tolerance=accepts)))
-    pixels = np.random.default_rng(3).uniform(0, 10, (8, 3, 8, 8)).astype(np.float32)
-    apart = []
-    for one in (manifest, whole):
-        exact = registry.open_classifier(one, engine="openvino-f32", threads=1, max_batch=8).infer(pixels)
-        low = registry.open_classifier(one, engine="openvino-bf16", threads=1, max_batch=8).infer(pixels)
-        apart.append(float(np.abs(low - exact).max()))
-    assert apart[0] <= apart[1]
+def plan_key(manifest: Manifest, most: int, target: str = "T4 sm_75") -> Key:
+    return engine_cache.key_of(
+        manifest, "0" * 64, "tensorrt", "f16", runtime="10", target=target, recipe="1", max_batch=most
+    )
 
 
-def test_a_tensor_that_the_graph_does_not_have_is_named(tmp_path: Path) -> None:
-    mean_colour_model(tmp_path / "mine.onnx")
-    manifest = engines.load_manifest(str(write_manifest(tmp_path, exact_until="stem")))
-    with pytest.raises(ModelError, match="exact_until: 'stem': there is no such tensor in the graph"):
-        registry.open_classifier(manifest, engine="openvino-bf16", threads=1, max_batch=4)
+def test_a_plan_for_greater_batches_serves_smaller_ones_but_not_the_other_way_round(mine: Manifest) -> None:
+    right = Verification("mine", "tensorrt-f16", "onnxruntime-f32", 1000, 0.3, 1.0, 0.0, 0.0, 0.05)
+    keys = {most: plan_key(mine, most) for most in (4, 8, 16, 32)}
+    for most in (8, 16):
+        engine_cache.keep(keys[most], {"model.plan": b"plan"}, right, {})
+    found = {most: engine_cache.accepted(key, "model.plan") for most, key in keys.items()}
+    assert found[4] == found[8] == keys[8].folder() / "model.plan"
+    assert found[16] == keys[16].folder() / "model.plan"
+    assert found[32] is None
+    assert engine_cache.accepted(plan_key(mine, 8, target="L4 sm_89"), "model.plan") is None
+
+
+def test_what_a_build_found_of_kernels_is_kept_for_this_version_and_kind_of_gpu() -> None:
+    place = engine_cache.timings("tensorrt 10.16", "sm_75")
+    for data in (b"first", b"second"):
+        engine_cache.put(place, data)
+    assert place.read_bytes() == b"second"
+    assert list(place.parent.iterdir()) == [place]
+    assert place != engine_cache.timings("tensorrt 11.4", "sm_75")
+    assert place != engine_cache.timings("tensorrt 10.16", "sm_89")
 
 
 # ---- TensorRT without a GPU -------------------------------------------------------------------------------
@@ -204,11 +219,12 @@ def _last(node: ast.AST) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def test_without_a_gpu_the_classifier_says_so_before_it_touches_tensorrt(mine: Manifest) -> None:
+def test_without_a_gpu_its_classifiers_say_so_before_they_touch_their_engines(mine: Manifest) -> None:
     if registry.gpu_target() is not None:
         pytest.skip("this machine has a GPU: the contract tests run the classifier on it")
-    with pytest.raises(BackendError, match="the GPU failed to open a stream|needs CuPy"):
-        registry.open_classifier(mine, engine="tensorrt", threads=1, max_batch=4)
+    for engine in ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda"):
+        with pytest.raises(BackendError, match=r"the GPU failed to open a stream|needs CuPy"):
+            registry.open_classifier(mine, engine=engine, threads=1, max_batch=4)
 
 
 def test_both_shipped_models_build_for_a_t4_in_half_precision() -> None:

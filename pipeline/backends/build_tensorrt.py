@@ -5,6 +5,7 @@ alone says what is computed in which precision, and one optimization profile ove
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 INSTALL = {"tensorrt": 'pip install "framewarden[gpu]"', "tensorrt-rtx": "pip install tensorrt-rtx-cu13"}
 TYPICAL_BATCH = 8
 TURING = "sm_75"
+TARGET = re.compile(r"sm_[0-9]{2,3}")
 
 SURFACE: dict[str, tuple[str, ...]] = {
     "Builder": ("create_network", "create_builder_config", "create_optimization_profile",
@@ -54,6 +56,8 @@ def refuse(engine: str, precision: str, target: str | None, here: str | None) ->
     """``here`` is this machine's GPU as ``sm_75``, None without one; ``target`` None means that one.
 
     :raises ConfigError: no such engine can be built here; says why and the cure."""
+    if target is not None and not TARGET.fullmatch(target):
+        raise ConfigError(f"--target {target}: is no GPU's architecture, such as sm_75 (T4), sm_86 or sm_89")
     if target is None and here is None:
         raise ConfigError(
             f"--target: is missing, and this machine has no GPU to build for; "
@@ -80,6 +84,15 @@ def refuse(engine: str, precision: str, target: str | None, here: str | None) ->
             f"--precision fp32: TensorRT-RTX compiles no FP32 matrix product for Turing ({TURING}); "
             "use --precision fp16, or on the GPU itself --engine tensorrt --precision fp32"
         )
+
+
+def check(engine: str, target: str | None) -> None:
+    """Find out, before anything long is begun, that the package is here and knows the target.
+
+    :raises ConfigError: it is not, or does not."""
+    trt = load(engine)
+    if engine == "tensorrt-rtx" and target is not None:
+        _capability(trt, target)
 
 
 def load(engine: str) -> Any:
@@ -122,13 +135,15 @@ def build_plan(
     profile.set_shape(network.get_input(0).name, *sizes)
     config.add_optimization_profile(profile)
     if engine == "tensorrt":
-        config.set_timing_cache(config.create_timing_cache(timing_cache), False)
+        # None for a damaged file; one of another GPU or version is left aside by TensorRT itself.
+        cache = config.create_timing_cache(timing_cache) or config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
     with _stdout_as_stderr():
         built = builder.build_serialized_network(network, config)
     if built is None:
         raise ModelError(f"{engine} cannot compile the graph for {target or 'this GPU'}: {logger.last}")
-    cache = bytes(config.get_timing_cache().serialize()) if engine == "tensorrt" else b""
-    return Plan(bytes(built), str(trt.__version__), cache)
+    timings = bytes(config.get_timing_cache().serialize()) if engine == "tensorrt" else b""
+    return Plan(bytes(built), str(trt.__version__), timings)
 
 
 def _capability(trt: Any, target: str) -> Any:

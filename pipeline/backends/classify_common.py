@@ -71,6 +71,7 @@ class HostClassifier:
         self.spec = manifest.spec
         self.categories = tuple(manifest.categories)
         self.max_batch = max_batch
+        self.thresholds: tuple[float, ...] = ()
         self._run = run
         self._sizes = sorted(sizes, reverse=True)
         self._close = close

@@ -1,26 +1,27 @@
-"""OpenVINO on the CPU: the fastest engine there (bf16 where the processor has it).
+"""OpenVINO on the CPU: the fastest engine there.
 
-bf16 keeps 8 bits of a value. What a picture loses by that in the first layers is most of what a score is
-off by in the end, so the layers up to the manifest's ``exact_until`` stay f32: the network is cut there
-in two."""
+bf16 keeps 8 bits of a value, which moves a score by a few hundredths: too much where it is near a threshold.
+So what bf16 scores near one is scored again in f32 (``bf16+f32``)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
-from openvino import frontend, opset13, properties
+from openvino import frontend, properties
 from openvino.properties import hint
 
 from pipeline import engines
+from pipeline.backends.classify_cascade import CascadeClassifier
 from pipeline.backends.classify_common import HostClassifier, check_input, check_output, pick
 from pipeline.engine_cache import Key, accepted, key_of, report
 from pipeline.engines import Manifest
 from pipeline.errors import BackendError, ModelError
 
 PRECISIONS = ("int8", "bf16", "f32")
+CASCADE = "bf16+f32"
 GRAPH = "model.onnx"
 INT8_RECIPE = "qdq-minmax-1"
 """How ``engine_build`` quantizes; raised when it does so otherwise."""
@@ -37,6 +38,8 @@ SIZES = (1, 4)
 """Batch sizes that are compiled. For a fixed size, a frame costs 5 to 20 % less than with an open one, and
 what it costs is flat from 4 on (CPU ms a frame at 1, 2, 4, 8, 16 on 2 threads, bf16: open-nsfw 10.2, 9.9,
 9.5, 9.4, 9.4; image-safety-s 14.8, 13.2, 12.4, 12.3, 14.5). Each size more costs 0.2 to 0.5 s at start."""
+EXACT_SIZES = (1,)
+"""Of what is scored again: pictures near a threshold come one by one, and a size costs 40 MB."""
 
 
 def available_precisions() -> tuple[str, ...]:
@@ -67,23 +70,38 @@ def open_classifier(
     max_batch: int,
     precision: str | None = None,
     graph: Path | None = None,
-) -> HostClassifier:
+) -> HostClassifier | CascadeClassifier:
     """Compile the model for batches of 1..``max_batch`` on ``threads`` threads.
 
-    ``precision`` None takes the fastest that this processor has and that is accepted: int8 when ``engine
-    build`` made one here and found it within the manifest's tolerance, bf16 when the manifest has a tolerance
-    for it, else f32. ``graph`` is a quantized ONNX file to use for int8 instead of the kept one.
+    ``precision`` ``bf16+f32`` scores again in f32 what bf16 scores near a threshold. None takes the fastest
+    that this processor has and that decides as f32 does: int8 when ``engine build`` made one here and found
+    it right, bf16+f32 when the manifest has a tolerance for bf16, else f32. ``graph`` is a quantized ONNX
+    file to use for int8 instead of the kept one.
 
     :raises ModelError: weights missing or wrong, unreadable, or not what the manifest says."""
-    path = engines.weights(manifest)
-    sha256 = engines.sha256_of(path)
-    if precision is None:
-        precision, graph = _fastest(manifest)
-    elif precision == "int8" and graph is None:
-        graph = _kept(manifest)
+    weights = engines.weights(manifest)
+    precision = precision or _fastest(manifest)
+    if precision != CASCADE:
+        path = (graph or _kept(manifest)) if precision == "int8" else weights
+        return _compiled(manifest, _read(path, manifest), precision, threads, max_batch, SIZES)
+    margin, read = _margin(manifest), _read(weights, manifest)
+    fast = _compiled(manifest, read, "bf16", threads, max_batch, SIZES)
+    return CascadeClassifier(fast, _compiled(manifest, read, "f32", threads, max_batch, EXACT_SIZES), margin)
+
+
+def _compiled(
+    manifest: Manifest,
+    read: tuple[Any, int | None],
+    precision: str,
+    threads: int,
+    max_batch: int,
+    sizes: Sequence[int],
+) -> HostClassifier:
+    """One engine, compiled for batches of ``sizes`` unless the model has a size of its own. Engines of the
+    same ``read`` share its weights: that saves 40 MB."""
+    model, fixed = read
     core = ov.Core()
-    model, fixed = _read(graph or path, manifest)
-    sizes = [size for size in SIZES if size <= max_batch] if fixed is None else [fixed]
+    sizes = [size for size in sizes if size <= max_batch] if fixed is None else [fixed]
     requests = {size: _compile(core, model, manifest, size, threads, precision) for size in sizes}
     engine = f"openvino-{precision}"
 
@@ -96,7 +114,7 @@ def open_classifier(
     return HostClassifier(
         manifest,
         engine=engine,
-        sha256=sha256,
+        sha256=engines.sha256_of(engines.weights(manifest)),
         run=run,
         sizes=sizes,
         max_batch=max_batch,
@@ -104,14 +122,22 @@ def open_classifier(
     )
 
 
-def _fastest(manifest: Manifest) -> tuple[str, Path | None]:
-    for one in available_precisions():
-        if one == "int8":
-            if (graph := accepted(int8_key(manifest), GRAPH)) is not None:
-                return one, graph
-        elif one in manifest.tolerance:
-            return one, None
-    return "f32", None
+def _fastest(manifest: Manifest) -> str:
+    native = available_precisions()
+    if "int8" in native and accepted(int8_key(manifest), GRAPH) is not None:
+        return "int8"
+    return CASCADE if "bf16" in native and "bf16" in manifest.tolerance else "f32"
+
+
+def _margin(manifest: Manifest) -> float:
+    """How near to a threshold a score in bf16 is not sure."""
+    if "bf16" not in manifest.tolerance:
+        raise ModelError(
+            f"model {manifest.name}: tolerance.bf16: is missing; with {CASCADE}, what is so near to a "
+            "threshold is scored again; to see the worst difference: framewarden engine verify "
+            f"{manifest.name} --engine openvino-bf16"
+        )
+    return manifest.tolerance["bf16"]
 
 
 def _kept(manifest: Manifest) -> Path:
@@ -151,57 +177,23 @@ def _compile(core: Any, model: Any, manifest: Manifest, size: int, threads: int,
     settings = {
         hint.performance_mode: hint.PerformanceMode.LATENCY,
         hint.enable_cpu_pinning: False,  # workers would pin their threads to the same cores
+        hint.inference_precision: ov.Type.bf16 if precision == "bf16" else ov.Type.f32,
         properties.inference_num_threads: threads,
         properties.num_streams: 1,
     }
-    bf16 = precision == "bf16"
     try:
         model.reshape([size, *manifest.spec.slot_shape()])
-        parts = _cut(model, manifest) if bf16 and manifest.exact_until else [model]
-        requests = []
-        for number, part in enumerate(parts):
-            low = bf16 and number == len(parts) - 1
-            compiled = core.compile_model(
-                part, "CPU", settings | {hint.inference_precision: ov.Type.bf16 if low else ov.Type.f32}
-            )
-            requests.append(compiled.create_infer_request())
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
     except _ERRORS as exc:
         raise ModelError(
             f"model {manifest.name}: OpenVINO cannot compile it for batches of {size}: {_last_line(exc)}"
         ) from exc
 
     def run(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        values = pixels
-        for request in requests:
-            # Shared: both ends are ours, and the output is copied before the next run overwrites it.
-            values = request.infer([values], share_inputs=True, share_outputs=True)[0]
-        return np.array(values, np.float32)
+        # Shared: both ends are ours, and the output is copied before the next run overwrites it.
+        return np.array(request.infer([pixels], share_inputs=True, share_outputs=True)[0], np.float32)
 
     return run
-
-
-def _cut(model: Any, manifest: Manifest) -> list[Any]:
-    """The network up to the tensor ``exact_until``, and from there on. ``model`` stays whole.
-
-    :raises ModelError: there is no such tensor, or the rest needs more than it."""
-    first, second = model.clone(), model.clone()
-    name = str(manifest.exact_until)
-    ends = [_tensor(part, name) for part in (first, second)]
-    if None in ends:
-        raise ModelError(
-            f"model {manifest.name}: exact_until: {name!r}: there is no such tensor in the graph"
-        )
-    head = ov.Model([ends[0]], first.get_parameters(), f"{manifest.name}-exact")
-    given = opset13.parameter(ends[1].get_partial_shape(), ov.Type.f32)
-    for user in list(ends[1].get_target_inputs()):
-        user.replace_source_output(given.output(0))
-    return [head, ov.Model([second.outputs[0].node], [given], f"{manifest.name}-rest")]
-
-
-def _tensor(model: Any, name: str) -> Any:
-    """The output of a layer whose tensor has this name in the ONNX file, or None."""
-    found = [port for node in model.get_ordered_ops() for port in node.outputs() if name in port.names]
-    return found[0] if found else None
 
 
 def _name(port: Any) -> str:

@@ -3,8 +3,7 @@
 Nothing of TensorRT's runtime is touched before a GPU has been found: without one it crashes.
 Written to what TensorRT 10.16, 11.4 and TensorRT-RTX 1.7 share (``SURFACE``)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import numpy as np
 
 from pipeline import engines
 from pipeline.backends import build_tensorrt
-from pipeline.backends.classify_common import Reading, plain_pictures
-from pipeline.backends.cuda_device import load_cupy, open_stream
+from pipeline.backends.classify_common import SLACK, Reading, plain_pictures
+from pipeline.backends.cuda_device import load_cupy, on_gpu, open_stream
+from pipeline.backends.tensorrt_graphs import Graphs
 from pipeline.engine_cache import Key, accepted, key_of
 from pipeline.engines import Manifest
 from pipeline.errors import BackendError, ConfigError, ModelError
@@ -23,6 +23,8 @@ ENGINES = ("tensorrt", "tensorrt-rtx")
 PRECISIONS = ("int8", "f16", "f32")
 PLAN = "model.plan"
 RECIPE = "1"
+GRAPH_SIZES = (1, 2, 4, 8, 16)
+"""Batch sizes for which a graph is tried; launches weigh most in small batches."""
 SURFACE: dict[str, tuple[str, ...]] = {
     "Runtime": ("deserialize_cuda_engine",),
     "ICudaEngine": (
@@ -44,20 +46,22 @@ def open_classifier(
     threads: int,
     max_batch: int,
     precision: str | None = None,
+    engine: str | None = None,
     plan: tuple[str, str, Path] | None = None,
     gpu: int = 0,
 ) -> "TensorRtClassifier":
-    """Load a plan onto the GPU: ``plan`` (engine, precision, file), or the fastest (of ``precision``) that
-    ``engine build`` made here and found within the manifest's tolerance. ``threads`` are not used.
+    """Load a plan onto the GPU: ``plan`` (engine, precision, file), or the fastest (of ``engine``, of
+    ``precision``) that ``engine build`` made here and found within the manifest's tolerance. ``threads`` are
+    not used.
 
     :raises BackendError: there is no usable GPU. :raises ModelError: no plan, or not for this one."""
     stream = open_stream(gpu)  # first of all: it fails in words where there is no GPU
-    name, kind, path = plan or _kept(manifest, precision, gpu)
+    name, kind, path = plan or _kept(manifest, engine, precision, gpu, max_batch)
     return TensorRtClassifier(manifest, name, path, kind, stream, max_batch, gpu)
 
 
-def key(manifest: Manifest, engine: str, precision: str, gpu: int = 0) -> Key:
-    """What a plan for the GPU of that number is kept under."""
+def key(manifest: Manifest, engine: str, precision: str, max_batch: int, gpu: int = 0) -> Key:
+    """What a plan for batches of 1..``max_batch``, for the GPU of that number, is kept under."""
     cuda = load_cupy().cuda.runtime
     device = cuda.getDeviceProperties(gpu)
     name = device["name"].decode()
@@ -69,6 +73,7 @@ def key(manifest: Manifest, engine: str, precision: str, gpu: int = 0) -> Key:
         runtime=f"{engine} {build_tensorrt.load(engine).__version__}, driver {cuda.driverGetVersion()}",
         target=f"{name} sm_{device['major']}{device['minor']}",
         recipe=RECIPE,
+        max_batch=max_batch,
     )
 
 
@@ -95,6 +100,7 @@ class TensorRtClassifier:
         self.spec = manifest.spec
         self.categories = tuple(manifest.categories)
         self.max_batch = max_batch
+        self.thresholds: tuple[float, ...] = ()
         self._cupy = cupy = load_cupy()
         self._gpu = gpu
         self._stream = stream
@@ -110,15 +116,18 @@ class TensorRtClassifier:
         self._names(trt, plan)
         self._context = self._engine.create_execution_context()
         half = self._engine.get_tensor_dtype(self._input) == trt.float16
+        self.spec = replace(manifest.spec, half=half)  # the pool writes what the engine reads
         self._dtype = np.dtype(np.float16 if half else np.float32)
         raw_half = self._engine.get_tensor_dtype(self._output) == trt.float16
         self._raw_dtype = np.dtype(np.float16 if raw_half else np.float32)
         labels = len(manifest.labels)
-        with self._here("allocate the output"):
+        with on_gpu(self._gpu, "allocate the output"):
             self._raw = cupy.empty((max_batch, labels), self._raw_dtype)
             memory = cupy.cuda.alloc_pinned_memory(self._raw.nbytes)
             self._host = np.frombuffer(memory, self._raw_dtype, max_batch * labels).reshape(max_batch, labels)
             self._ready, self._consumed, self._done = (cupy.cuda.Event(disable_timing=True) for _ in range(3))
+            buffer = cupy.zeros((max_batch, *self.spec.slot_shape()), self._dtype)
+        self._graphs = Graphs(stream, buffer, self._enqueue, (cupy.cuda.runtime.CUDARuntimeError,))
         self._reading = Reading(manifest)
         self._try_out(manifest)
 
@@ -132,14 +141,15 @@ class TensorRtClassifier:
         if not 1 <= len(pixels) <= self.max_batch:
             raise ValueError(f"a batch of {len(pixels)} pictures; 1 to {self.max_batch} are allowed")
         if isinstance(pixels, np.ndarray):  # of a verification; the pool's batches are on the GPU
-            with self._here("upload a batch"):
+            with on_gpu(self._gpu, "upload a batch"):
                 pixels = self._cupy.asarray(np.ascontiguousarray(pixels, self._dtype))
         return self._reading.scores(self._run(pixels), self.info.engine)
 
     def close(self) -> None:
         """Free the engine. Nothing may be scored after."""
-        with self._here("finish"):
+        with on_gpu(self._gpu, "finish"):
             self._stream.synchronize()
+        self._graphs.clear()
         del self._context, self._engine, self._runtime
 
     def _run(self, pixels: Any) -> Any:
@@ -149,29 +159,32 @@ class TensorRtClassifier:
                 f"the pool gave {pixels.dtype}"
             )
         count = len(pixels)
-        with self._here("score a batch"):
+        with on_gpu(self._gpu, "score a batch"):
             current = self._cupy.cuda.get_current_stream()
             current.record(self._ready)
             self._stream.wait_event(self._ready)
-            context = self._context
-            queued = (
-                context.set_input_shape(self._input, tuple(pixels.shape))
-                and context.set_tensor_address(self._input, int(pixels.data.ptr))
-                and context.set_tensor_address(self._output, int(self._raw.data.ptr))
-                and context.set_input_consumed_event(self._consumed.ptr)
-                and context.execute_async_v3(self._stream.ptr)
-            )
-            if not queued:
+            if not self._graphs.launch(pixels, self._consumed) and not self._enqueue(
+                pixels, self._consumed.ptr
+            ):
                 why = build_tensorrt.logger_of(build_tensorrt.load(self.info.engine.rpartition("-")[0])).last
                 raise BackendError(f"{self.info.name} on {self.info.engine} failed: {why}")
-            current.wait_event(
-                self._consumed
-            )  # whoever writes these slots next, in this stream's order, waits
+            current.wait_event(self._consumed)  # who writes these slots next, in this stream's order, waits
             size = count * self._host.shape[1] * self._raw_dtype.itemsize
             self._raw.data.copy_to_host_async(self._host.ctypes.data_as(_pointer()), size, self._stream)
             self._stream.record(self._done)
             self._done.synchronize()
         return self._host[:count].astype(np.float32)
+
+    def _enqueue(self, pixels: Any, consumed: int = 0) -> bool:
+        """Queue the engine for a batch; ``consumed`` is an event that says that it has been read, or 0."""
+        context = self._context
+        return bool(
+            context.set_input_shape(self._input, tuple(pixels.shape))
+            and context.set_tensor_address(self._input, int(pixels.data.ptr))
+            and context.set_tensor_address(self._output, int(self._raw.data.ptr))
+            and context.set_input_consumed_event(consumed)
+            and context.execute_async_v3(self._stream.ptr)
+        )
 
     def _names(self, trt: Any, plan: Path) -> None:
         engine = self._engine
@@ -190,45 +203,51 @@ class TensorRtClassifier:
             )
 
     def _try_out(self, manifest: Manifest) -> None:
+        """Score plain pictures, then record graphs and score them again: a graph that gives anything else is
+        not used."""
         plain = self._cupy.asarray(plain_pictures(manifest).astype(self._dtype))
-        parts = [self._run(plain[at : at + self.max_batch]) for at in range(0, len(plain), self.max_batch)]
-        self._reading.check(np.concatenate(parts))
+        first = self._all(plain)
+        self._reading.check(first)
+        with on_gpu(self._gpu, "record the engine's launches"):
+            batch = self._cupy.zeros((self.max_batch, *self.spec.slot_shape()), self._dtype)
+            self._cupy.cuda.get_current_stream().synchronize()
+            self._graphs.prepare(batch, [size for size in GRAPH_SIZES if size <= self.max_batch])
+        if not np.allclose(self._all(plain), first, atol=SLACK):
+            self._graphs.clear()
 
-    @contextmanager
-    def _here(self, what: str) -> Iterator[None]:
-        cupy = self._cupy
-        try:
-            with cupy.cuda.Device(self._gpu):
-                yield
-        except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.memory.OutOfMemoryError) as error:
-            raise BackendError(f"the GPU failed to {what}: {error}") from error
+    def _all(self, pixels: Any) -> Any:
+        step = self.max_batch
+        return np.concatenate([self._run(pixels[at : at + step]) for at in range(0, len(pixels), step)])
 
 
-def _installed() -> list[str]:
-    """Which of the two packages can be imported. :raises ConfigError: none."""
-    found = []
-    for name in ENGINES:
+def _installed(engine: str | None) -> list[str]:
+    """Which of the two packages, or of the one asked for, can be imported. :raises ConfigError: none."""
+    found, why = [], None
+    for name in (engine,) if engine else ENGINES:
         try:
             build_tensorrt.load(name)
-        except ConfigError:
-            continue
-        found.append(name)
-    if not found:
-        raise ConfigError(f"TensorRT is not installed: {build_tensorrt.INSTALL['tensorrt']}")
+        except ConfigError as error:
+            why = why or error
+        else:
+            found.append(name)
+    if why is not None and not found:
+        raise why
     return found
 
 
-def _kept(manifest: Manifest, precision: str | None, gpu: int) -> tuple[str, str, Path]:
+def _kept(
+    manifest: Manifest, engine: str | None, precision: str | None, gpu: int, max_batch: int
+) -> tuple[str, str, Path]:
     """Engine, precision and file of the fastest accepted plan."""
-    names = _installed()
+    names = _installed(engine)
     for kind in (precision,) if precision else PRECISIONS:
         for name in names:
-            if (found := accepted(key(manifest, name, kind, gpu), PLAN)) is not None:
+            if (found := accepted(key(manifest, name, kind, max_batch, gpu), PLAN)) is not None:
                 return name, kind, found
     raise ModelError(
-        f"model {manifest.name}: no plan was built for this GPU, driver and version of {names[0]}: "
-        f"framewarden engine build {manifest.name} --engine {names[0]} --precision fp16 "
-        f"--out {manifest.name}.plan"
+        f"model {manifest.name}: no plan for batches of {max_batch} was built for this GPU, driver and "
+        f"version of {names[0]}: framewarden engine build {manifest.name} --engine {names[0]} "
+        f"--precision fp16 --max-batch {max_batch} --out {manifest.name}.plan"
     )
 
 

@@ -60,6 +60,14 @@ def open_stream(gpu: int = 0) -> Any:
         return cupy.cuda.Stream(non_blocking=True)
 
 
+def memory(gpu: int = 0) -> tuple[int, int]:
+    """Bytes of the GPU's memory that are free, whoever has the rest, and all there are."""
+    cupy = load_cupy()
+    with _mapped(cupy, "tell how much of its memory is free"), cupy.cuda.Device(gpu):
+        free, total = cupy.cuda.runtime.memGetInfo()
+    return int(free), int(total)
+
+
 def load_cupy() -> Any:
     """:raises BackendError: it is not installed."""
     try:
@@ -125,6 +133,14 @@ class CupyDevice:
     def _here(self, what: str) -> Iterator[None]:
         with _mapped(self._cupy, what), self._cupy.cuda.Device(self._gpu):
             yield
+
+
+@contextmanager
+def on_gpu(gpu: int, what: str) -> Iterator[None]:
+    """Work on the GPU of that number. :raises BackendError: it failed to do ``what``."""
+    cupy = load_cupy()
+    with _mapped(cupy, what), cupy.cuda.Device(gpu):
+        yield
 
 
 @contextmanager

@@ -9,8 +9,8 @@ sequence, too.
 What NVDEC does not tell: pictures that it concealed. Damage is noticed where the source marks a packet, where
 the parser refuses it, and in the first keyframe of a sequence; not in every flipped bit."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import av
 
@@ -18,28 +18,33 @@ from pipeline.backends import cuda_device, decode_software
 from pipeline.backends.annexb import Framing, is_needed, sequence
 from pipeline.backends.frames_numpy import _planes as planes_of
 from pipeline.backends.nvdec_feed import Feed
-from pipeline.backends.nvdec_session import Sequence, check_supported, open_session
-from pipeline.errors import DecodeError, SourceCorrupt
+from pipeline.backends.nvdec_memory import DecoderMemory
+from pipeline.backends.nvdec_session import Card, Sequence, check_supported, open_session
+from pipeline.errors import DecodeError, SourceCorrupt, SourceNoRoom
 from pipeline.flow.decode import Picture
 from pipeline.flow.source import Packet, StreamInfo
 
 
-def open_decoder(
-    info: StreamInfo, *, gpu: int = 0, open_stream: Callable[[], Any] | None = None
-) -> "NvdecDecoder":
-    """The decoder of a session. ``open_stream`` makes CUDA streams; left out, CuPy does.
+def open_decoder(info: StreamInfo, *, card: Card | None = None) -> "NvdecDecoder":
+    """The decoder of a session, on the first GPU that this process sees unless another ``card`` is given.
 
     :raises SourceUnsupported: NVDEC on this GPU does not decode this codec, form or size.
     :raises BackendError: there is no GPU, driver or package for it; says what is missing and the cure."""
-    return NvdecDecoder(info, gpu, open_stream or (lambda: cuda_device.open_stream(gpu)))
+    return NvdecDecoder(info, card or first_card())
+
+
+@lru_cache(maxsize=1)
+def first_card() -> Card:
+    """The first GPU that this process sees, by CuPy."""
+    return Card(0, cuda_device.open_stream, DecoderMemory(cuda_device.memory))
 
 
 class NvdecDecoder:
     """Implements ``flow.decode.Decoder``; ``surface`` is a ``DeviceSurface``. For one thread at a time."""
 
-    def __init__(self, info: StreamInfo, gpu: int, open_stream: Callable[[], Any]) -> None:
+    def __init__(self, info: StreamInfo, card: Card) -> None:
         self.damaged = 0
-        self._info, self._gpu, self._open_stream = info, gpu, open_stream
+        self._info, self._card = info, card
         extradata, form = b"", ""
         if info.codec_parameters is not None:
             extradata = bytes(info.codec_parameters.extradata or b"")
@@ -48,7 +53,7 @@ class NvdecDecoder:
             self._framing = self._first = Framing.of(info.codec, extradata)
         except ValueError as error:
             raise SourceCorrupt(f"{info.codec}: {error}") from error
-        check_supported(gpu, info.codec, form, info.width, info.height)
+        check_supported(card.number, info.codec, form, info.width, info.height)
         self._judge = decode_software.open_decoder(info)
         self._sequence: Sequence | None = None
         self._alone = True  # keyframes decode by themselves
@@ -67,6 +72,9 @@ class NvdecDecoder:
             pictures = feed.feed(packet, data) or feed.drain()
         except DecodeError:
             self.damaged += 1
+            self._replace(feed)
+            raise
+        except SourceNoRoom:
             self._replace(feed)
             raise
         feed.stop()
@@ -91,6 +99,9 @@ class NvdecDecoder:
             pictures += self._open(self._sequence).feed(packet, data, wanted=wanted)
         except DecodeError as error:
             return _given(pictures + self._rescued(), error)
+        except SourceNoRoom:
+            self._replace(self._main)
+            raise
         return pictures
 
     def flush(self) -> Iterable[Picture]:
@@ -133,7 +144,7 @@ class NvdecDecoder:
 
     def _open(self, about: Sequence) -> Feed:
         if self._main is None:
-            self._main = Feed(open_session(about, self._gpu, self._open_stream))
+            self._main = Feed(open_session(about, self._card))
         return self._main
 
     def _for_still(self, about: Sequence) -> Feed:
@@ -144,7 +155,7 @@ class NvdecDecoder:
             feed = self._open(about)
         else:
             self._drop_side()
-            feed = self._side = Feed(open_session(about, self._gpu, self._open_stream))
+            feed = self._side = Feed(open_session(about, self._card))
         feed.stop()
         return feed
 
@@ -216,7 +227,7 @@ class NvdecDecoder:
                 blank.colorspace, blank.color_range = about.colorspace, about.color_range
             picture = Picture(0.0, blank.width, blank.height, 0.0, self._info.rotation, blank)
         frame = picture.surface
-        check_supported(self._gpu, self._framing.codec, frame.format.name, frame.width, frame.height)
+        check_supported(self._card.number, self._framing.codec, frame.format.name, frame.width, frame.height)
         colour = planes_of(frame)[1]
         return Sequence(
             self._framing.codec,

@@ -20,15 +20,13 @@ from pipeline.flow.decode import Picture
 from pipeline.flow.frames import Frame, InputSpec
 
 
-def open_pool(
-    spec: InputSpec, slots: int, *, live_reserve: int = 0, half: bool = False, gpu: int = 0
-) -> "CupyPool":
-    """A pool of ``slots`` slots on a GPU, float32, or float16 with ``half``.
+def open_pool(spec: InputSpec, slots: int, *, live_reserve: int = 0, gpu: int = 0) -> "CupyPool":
+    """A pool of ``slots`` slots on a GPU, float32, or float16 where ``spec`` says ``half``.
 
     Frames of files leave ``live_reserve`` slots free for live ones, which do not wait.
 
     :raises BackendError: the GPU cannot be used, or has no memory for them."""
-    return CupyPool(spec, slots, live_reserve, open_device(gpu), half=half)
+    return CupyPool(spec, slots, live_reserve, open_device(gpu))
 
 
 class CupyPool:
@@ -37,16 +35,13 @@ class CupyPool:
     A ``surface`` is a ``DeviceSurface``, or an ``av.VideoFrame`` of the software decoder, which is uploaded:
     so a stream that the GPU cannot decode still has its frames there."""
 
-    def __init__(
-        self, spec: InputSpec, slots: int, live_reserve: int, device: Device, *, half: bool = False
-    ) -> None:
+    def __init__(self, spec: InputSpec, slots: int, live_reserve: int, device: Device) -> None:
         self._ring = SlotRing(slots, live_reserve)
         self.spec = spec
         self.slots = slots
         self._device = device
-        self._half = half
-        self._pixels = device.empty((slots, *spec.slot_shape()), half=half)
-        self._scratch = device.empty((slots, *spec.slot_shape()), half=half)
+        self._pixels = device.empty((slots, *spec.slot_shape()), half=spec.half)
+        self._scratch = device.empty((slots, *spec.slot_shape()), half=spec.half)
         self._protocol = SlotProtocol(slots, device.event)
 
     @property
@@ -100,7 +95,7 @@ class CupyPool:
         out = self._device.address(self._pixels[slot])
         to = arguments(surface, self.spec, picture.rotation, out)
         self._protocol.write(slot, surface.stream)
-        self._device.launch(kernel_of(surface, self._half), grid_of(self.spec), BLOCK, to, surface.stream)
+        self._device.launch(kernel_of(surface, self.spec.half), grid_of(self.spec), BLOCK, to, surface.stream)
         self._protocol.written(slot)
 
     def _surface(self, picture: Picture) -> DeviceSurface:

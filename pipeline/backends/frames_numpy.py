@@ -49,7 +49,11 @@ _scalers: deque[tuple[VideoReformatter, VideoReformatter]] = deque(maxlen=8)
 def open_pool(spec: InputSpec, slots: int, *, live_reserve: int = 0) -> "NumpyPool":
     """A pool of ``slots`` slots for models that read main memory.
 
-    Frames of files leave ``live_reserve`` slots free for live ones, which do not wait."""
+    Frames of files leave ``live_reserve`` slots free for live ones, which do not wait.
+
+    :raises BackendError: ``spec`` asks for float16, which no engine on a CPU reads."""
+    if spec.half:
+        raise BackendError("a frame pool in main memory holds float32, its engine asks for float16")
     return NumpyPool(spec, slots, live_reserve)
 
 

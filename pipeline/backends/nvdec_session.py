@@ -18,7 +18,8 @@ from typing import Any
 import av
 
 from pipeline.backends.device_surface import DeviceSurface, semi_planar
-from pipeline.errors import BackendError, DecodeError, SourceError, SourceUnsupported
+from pipeline.backends.nvdec_memory import DecoderMemory
+from pipeline.errors import BackendError, DecodeError, SourceNoRoom, SourceUnsupported
 from pipeline.flow.resize import Colour
 
 CODECS = {"h264": "H264", "hevc": "HEVC", "vp9": "VP9", "av1": "AV1", "vp8": "VP8", "mpeg2video": "MPEG2"}
@@ -44,6 +45,15 @@ class Sequence:
     form: str
     colour: Colour
     rotation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A GPU as decoders use it: its number, how CUDA streams are made, and its memory."""
+
+    number: int
+    open_stream: Callable[[], Any]
+    memory: DecoderMemory
 
 
 def load_vendor() -> Any:
@@ -97,24 +107,14 @@ def _caps(gpu: int, codec: str, bits: int) -> dict[str, int]:
 class Session:
     """A vendor's decoder and its stream. For one thread at a time."""
 
-    def __init__(self, sequence: Sequence, gpu: int, open_stream: Callable[[], Any]) -> None:
-        """:raises SourceUnsupported: not on this GPU. :raises SourceError: no memory for one more."""
-        check_supported(gpu, sequence.codec, sequence.form, sequence.width, sequence.height)
+    def __init__(self, sequence: Sequence, card: Card) -> None:
+        """:raises SourceUnsupported: not on this GPU."""
+        check_supported(card.number, sequence.codec, sequence.form, sequence.width, sequence.height)
         self.sequence = sequence
-        self.stream = open_stream()
-        self._key = (gpu, sequence.header)
-        self._vendor = vendor = load_vendor()
-        with mapped(vendor, f"open a decoder for {sequence.codec} {sequence.width} x {sequence.height}"):
-            self._decoder = vendor.CreateDecoder(
-                gpuid=gpu,
-                codec=getattr(vendor.cudaVideoCodec, CODECS[sequence.codec]),
-                cudacontext=0,  # the primary one, which CuPy uses, too
-                cudastream=self.stream.ptr,
-                usedevicememory=True,
-                maxwidth=0,
-                maxheight=0,
-                latency=vendor.DisplayDecodeLatencyType.NATIVE,
-            )
+        self.stream = card.open_stream()
+        self._card = card
+        self._vendor = load_vendor()
+        self._decoder: Any = None  # until the first packet
 
     def feed(
         self, data: bytes, tag: int, *, wanted: bool = True, after_gap: bool = False
@@ -131,6 +131,8 @@ class Session:
 
     def drain(self) -> list[tuple[int, DeviceSurface]]:
         """All that is buffered. The next packet must be a keyframe."""
+        if self._decoder is None:
+            return []
         packet = self._vendor.PacketData()
         packet.bsl, packet.bsl_data = 0, 0
         return self._decode(packet)
@@ -138,23 +140,61 @@ class Session:
     def close(self, *, sound: bool = True) -> None:
         """Wait for the kernels that still read its buffers, then free it; a sound one is kept for others."""
         self.stream.synchronize()
-        if not sound:
-            self._decoder = None
+        if not sound or self._decoder is None:
+            self.free()
             return
         try:
             self.drain()
         except DecodeError:
-            self._decoder = None
+            self.free()
             return
         with _idle_lock:
             _idle.append(self)
             spare = _idle.popleft() if len(_idle) > IDLE else None
         if spare is not None:
-            spare._decoder = None
+            spare.free()
+
+    def free(self) -> None:
+        """Give its memory back. No work on its surfaces may be left."""
+        if self._decoder is not None:
+            self._decoder = None
+            self._card.memory.closed()
+
+    def fits(self, card: Card, sequence: Sequence) -> bool:
+        """Whether it may go on with the pictures of ``sequence``."""
+        return self._card == card and self.sequence.header == sequence.header
 
     def _decode(self, packet: Any) -> list[tuple[int, DeviceSurface]]:
+        if self._decoder is None:
+            return self._first(packet)
         with mapped(self._vendor, "decode"):
             return [(int(frame.timestamp), self._surface(frame)) for frame in self._decoder.Decode(packet)]
+
+    def _first(self, packet: Any) -> list[tuple[int, DeviceSurface]]:
+        """Open the decoder and feed it its first packet, with which it takes its memory.
+
+        :raises SourceNoRoom: there is none for it."""
+        about, memory = self.sequence, self._card.memory
+        with memory.opening(about.codec, about.width, about.height, FORMS[about.form], close_idle):
+            decoder = self._create()
+            with mapped(self._vendor, f"open a decoder for {about.codec} {about.width} x {about.height}"):
+                frames = decoder.Decode(packet)
+        self._decoder = decoder
+        return [(int(frame.timestamp), self._surface(frame)) for frame in frames]
+
+    def _create(self) -> Any:
+        vendor, about = self._vendor, self.sequence
+        with mapped(vendor, f"open a decoder for {about.codec} {about.width} x {about.height}"):
+            return vendor.CreateDecoder(
+                gpuid=self._card.number,
+                codec=getattr(vendor.cudaVideoCodec, CODECS[about.codec]),
+                cudacontext=0,  # the primary one, which CuPy uses, too
+                cudastream=self.stream.ptr,
+                usedevicememory=True,
+                maxwidth=0,
+                maxheight=0,
+                latency=vendor.DisplayDecodeLatencyType.NATIVE,
+            )
 
     def _surface(self, frame: Any) -> DeviceSurface:
         """Both planes of a frame: rows of an even number of values, the chroma right below the luma."""
@@ -180,15 +220,15 @@ _idle: deque[Session] = deque()
 _idle_lock = threading.Lock()
 
 
-def open_session(sequence: Sequence, gpu: int, open_stream: Callable[[], Any]) -> Session:
+def open_session(sequence: Sequence, card: Card) -> Session:
     """An idle decoder of the same sequence header, or a new one."""
     with _idle_lock:
         for session in _idle:
-            if session._key == (gpu, sequence.header):
+            if session.fits(card, sequence):
                 _idle.remove(session)
                 session.sequence = sequence
                 return session
-    return Session(sequence, gpu, open_stream)
+    return Session(sequence, card)
 
 
 @atexit.register  # before the interpreter takes the driver's library away
@@ -196,7 +236,7 @@ def close_idle() -> None:
     """Free what ended sessions have left behind."""
     with _idle_lock:
         for session in _idle:
-            session._decoder = None
+            session.free()
         _idle.clear()
 
 
@@ -210,7 +250,7 @@ def mapped(vendor: Any, what: str) -> Iterator[None]:
     except (vendor.PyNvVCException, RuntimeError) as error:
         number = int(found[1]) if (found := re.search(r"Error code : (\d+)", str(error))) else 0
         if number == _OUT_OF_MEMORY:
-            raise SourceError(
+            raise SourceNoRoom(
                 f"NVDEC cannot {what}: the GPU's memory is full; run fewer streams on this GPU"
             ) from error
         if number in _DEVICE_LOST or not found:

@@ -38,12 +38,13 @@ def clean(path: Path) -> Any:
     return model
 
 
-def halved(model: Any, *, half_io: bool = False) -> Any:
-    """The graph computing in FP16. Inputs and outputs stay float32, as a pool of float32 slots wants, or
-    become float16 with ``half_io``."""
+def halved(model: Any) -> Any:
+    """The graph computing in FP16 from FP16 input, which the conversion kernel writes; outputs stay
+    float32."""
     converter = _tool("onnxruntime.transformers.float16")
     with _errors("the graph cannot be converted to FP16"), _quiet():
-        return converter.convert_float_to_float16(model, keep_io_types=not half_io)
+        kept = [output.name for output in model.graph.output]
+        return converter.convert_float_to_float16(model, keep_io_types=kept)
 
 
 def quantized(model: Any, feeds: Feeds, *, symmetric: bool) -> Any:

@@ -6,8 +6,8 @@ import importlib.metadata
 import importlib.util
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import structlog
@@ -29,18 +29,31 @@ BACKENDS: dict[Device, dict[Role, str]] = {
     "cpu": {"decoder": "decode_software", "pool": "frames_numpy", "classifier": "classify_openvino"},
     "gpu": {"decoder": "decode_nvdec", "pool": "frames_cupy", "classifier": "classify_tensorrt"},
 }
-ENGINES = {
-    "openvino": "classify_openvino",
-    "openvino-int8": "classify_openvino",
-    "openvino-bf16": "classify_openvino",
-    "openvino-f32": "classify_openvino",
-    "onnxruntime": "classify_onnxruntime",
-    "onnxruntime-f32": "classify_onnxruntime",
-    "tensorrt": "classify_tensorrt",
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that can be asked for by name: where it runs, its module, what that is told."""
+
+    device: Device
+    module: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+_OPENVINO = ("int8", "bf16", "bf16+f32", "f32")
+ENGINES: dict[str, Engine] = {
+    "openvino": Engine("cpu", "classify_openvino"),
+    **{f"openvino-{one}": Engine("cpu", "classify_openvino", {"precision": one}) for one in _OPENVINO},
+    "onnxruntime": Engine("cpu", "classify_onnxruntime"),
+    "onnxruntime-f32": Engine("cpu", "classify_onnxruntime", {"precision": "f32"}),
+    "tensorrt": Engine("gpu", "classify_tensorrt", {"engine": "tensorrt"}),
+    "tensorrt-rtx": Engine("gpu", "classify_tensorrt", {"engine": "tensorrt-rtx"}),
+    "onnxruntime-cuda": Engine("gpu", "classify_onnxruntime_cuda"),
 }
-"""Engine name → module; a name with a precision fixes it, one without leaves the choice to the engine."""
+"""A name with a precision fixes it, one without leaves the choice to the engine."""
 
 INSTALL_GPU = 'pip install "framewarden[gpu]"'
+INSTALL_CUDA = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +108,32 @@ def open_classifier(
         return classifier
 
 
-def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> tuple[Device, str]:
-    """The device to use, and why in one line. An explicit choice never falls back.
+def choose_device(wanted: Literal["auto", "cpu", "gpu"], engine: str = "auto") -> tuple[Device, str]:
+    """The device to use with this engine, and why in one line. An explicit choice never falls back.
 
-    :raises ConfigError: ``gpu`` was asked for and something is missing; says what and the cure."""
+    :raises ConfigError: device and engine contradict each other, or what was asked for needs a GPU and
+        something is missing; says what and the cure."""
+    bound = None if engine == "auto" else _engine(engine).device
+    if bound is not None and wanted not in ("auto", bound):
+        raise ConfigError(f"engine: {engine}: works on a {bound.upper()}, but device is {wanted}; change one")
     if wanted == "cpu":
         return "cpu", "device: cpu in the config"
-    missing = [piece for piece in gpu_pieces() if not piece.available]
+    if bound == "cpu":
+        return "cpu", f"engine: {engine} in the config"
+    missing = [piece for piece in gpu_pieces(engine) if not piece.available]
     if not missing:
         return "gpu", "an NVIDIA GPU and all it needs were found"
     why = "; ".join(f"{piece.name}: {piece.reason}" for piece in missing)
     if wanted == "gpu":
         raise ConfigError(f"device: gpu: cannot be used here: {why}; or set device: auto or cpu")
+    if bound == "gpu":
+        raise ConfigError(f"engine: {engine}: cannot be used here: {why}; or set engine: auto")
     return "cpu", f"no usable GPU ({missing[0].name}: {missing[0].reason})"
 
 
-def gpu_pieces() -> list[Piece]:
-    """What work on a GPU needs, in the order in which a person would mend it."""
-    packages = [_package("cupy", "cupy"), _package("PyNvVideoCodec", "PyNvVideoCodec"), _tensorrt()]
+def gpu_pieces(engine: str = "auto") -> list[Piece]:
+    """What work on a GPU with this engine needs, in the order in which a person would mend it."""
+    packages = [_package("cupy", "cupy"), _package("PyNvVideoCodec", "PyNvVideoCodec"), _scorer(engine)]
     return [_driver(), *packages, *_gpu_backends()]
 
 
@@ -133,13 +154,23 @@ def _package(name: str, module: str) -> Piece:
     return Piece(name, found, "installed" if found else f"is not installed: {INSTALL_GPU}")
 
 
-def _tensorrt() -> Piece:
-    """Either package will do. ONNX Runtime for CUDA is named where it is all there is: it is not used."""
-    either = [_package("TensorRT", module) for module in ("tensorrt", "tensorrt_rtx")]
+def _scorer(engine: str) -> Piece:
+    """The engine's own package; for ``auto`` TensorRT, either of the two. ONNX Runtime for CUDA is used when
+    it is asked for by name; where it is all there is, that is said."""
+    cuda = any(importlib.metadata.distributions(name="onnxruntime-gpu"))
+    if engine == "onnxruntime-cuda":
+        reason = "installed" if cuda else f"is not installed: {INSTALL_CUDA}"
+        return Piece("ONNX Runtime for CUDA", cuda, reason)
+    names = {"tensorrt": ["tensorrt"], "tensorrt-rtx": ["tensorrt_rtx"]}
+    either = [_package("TensorRT", module) for module in names.get(engine, ["tensorrt", "tensorrt_rtx"])]
     found = next((piece for piece in either if piece.available), either[0])
-    if found.available or not any(importlib.metadata.distributions(name="onnxruntime-gpu")):
+    if found.available or not cuda:
         return found
-    return Piece(found.name, False, f"{found.reason} (ONNX Runtime for CUDA is installed, but not used)")
+    return Piece(
+        found.name,
+        False,
+        f"{found.reason}; or use ONNX Runtime for CUDA, which is installed: engine: onnxruntime-cuda",
+    )
 
 
 def _gpu_backends() -> list[Piece]:
@@ -168,13 +199,19 @@ def gpu_target() -> str | None:
     return f"sm_{values[0].value}{values[1].value}"
 
 
-def _open_on(engine: str, manifest: Manifest, threads: int, max_batch: int) -> Classifier:
-    if engine not in ENGINES:
-        raise ConfigError(f"engine: {engine!r}: there is none; allowed: auto, {', '.join(ENGINES)}")
-    module = _load(ENGINES[engine])
-    precision = engine.partition("-")[2]
-    chosen = {"precision": precision} if precision else {}
-    return cast(Classifier, module.open_classifier(manifest, threads=threads, max_batch=max_batch, **chosen))
+def _open_on(name: str, manifest: Manifest, threads: int, max_batch: int) -> Classifier:
+    engine = _engine(name)
+    module = _load(engine.module)
+    return cast(
+        Classifier,
+        module.open_classifier(manifest, threads=threads, max_batch=max_batch, **engine.options),
+    )
+
+
+def _engine(name: str) -> Engine:
+    if name not in ENGINES:
+        raise ConfigError(f"engine: {name!r}: there is none; allowed: auto, {', '.join(ENGINES)}")
+    return ENGINES[name]
 
 
 def _load(name: str) -> Any:

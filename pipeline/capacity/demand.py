@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import floor
 from typing import Literal
 
+from pipeline.backends.nvdec_memory import budget_mb
 from pipeline.capacity.figures import Basis
 from pipeline.flow.sample_rules import TOLERANCE, SamplingRules
 
@@ -15,8 +16,6 @@ DUE = tuple(0.6 + 0.4 * (step + 0.5) / 200 for step in range(200))
 MEAN_DUE = 0.8
 LAG_S = 2.0
 """A live stream's packets are held for the gap and so many seconds."""
-SURFACES_1080P_MB = 100.0
-SURFACES_LEAST_MB = 25.0
 CONTEXT_1080P_MB = 15.0
 THREAD_MB = 2.0
 """A reader's stack, sockets and demuxer."""
@@ -145,8 +144,8 @@ def host_mb(rules: SamplingRules, choice: Choice, seen: Seen, slot_mb: float, *,
 
 
 def surfaces_mb(seen: Seen) -> float:
-    """MB of GPU memory for a decoder's surfaces."""
-    return max(SURFACES_LEAST_MB, SURFACES_1080P_MB * seen.full_hd)
+    """MB of GPU memory for a decoder's surfaces: what the decoder is admitted with until it was measured."""
+    return budget_mb(seen.width, seen.height)
 
 
 def nvdec_share(rate: Rates, seen: Seen, pictures_1080p: float) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from pipeline.backends.nvdec_memory import FULL_HD_MB, LEAST_MB
 from pipeline.capacity import demand
 from pipeline.capacity.cards import CARDS, Card
 from pipeline.capacity.demand import Choice, CpuCost, Rates, Seen
@@ -212,8 +213,8 @@ def _figures(card: Card | None, options: Options, costs: CostBook, rows: Sequenc
         rate = card.decode_rate(codec, options.video_mhz)
         if rate is not None:
             figures[f"NVDEC {codec}"] = rate
-    text = f"not below {demand.SURFACES_LEAST_MB:.0f} MB; grows with the picture"
-    figures["surfaces"] = Figure(demand.SURFACES_1080P_MB, "MB a full-HD decoder", "assumed", text)
+    text = f"not below {LEAST_MB:.0f} MB; grows with the picture"
+    figures["surfaces"] = Figure(FULL_HD_MB, "MB a full-HD decoder", "assumed", text)
     figures["watts"] = Figure(card.watts, "W", "derived", f"{card.title}: data sheet")
     return figures
 

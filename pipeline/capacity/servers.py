@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.backends.nvdec_memory import RESERVE_MB
 from pipeline.bench.machine import Machine
 from pipeline.capacity.cards import Card
 from pipeline.capacity.figures import Basis, Figure
@@ -59,7 +60,7 @@ def gpu_server(card: Card, specs: Sequence[InputSpec], batch: int, options: Opti
     if options.engine_rate is not None:
         engine = Figure(options.engine_rate, "pictures/s", "given", "--engine-rate")
     cores = options.cores or GPU_SERVER_CORES
-    fixed = GPU_CONTEXT_MB + len(specs) * GPU_ENGINE_MB + GPU_BUFFERS * batch * slot_mb(specs)
+    fixed = GPU_CONTEXT_MB + RESERVE_MB + len(specs) * GPU_ENGINE_MB + GPU_BUFFERS * batch * slot_mb(specs)
     decoders = f"H.264: {h264.value:,.0f} {h264.unit}; {h264.source}"
     amounts: Mapping[Resource, Amount] = {
         "nvdec": Amount(Figure(1.0, "card", h264.basis, decoders)),
@@ -67,8 +68,8 @@ def gpu_server(card: Card, specs: Sequence[InputSpec], batch: int, options: Opti
         "gpu_memory": Amount(
             Figure(card.memory_gb * 1e3, "MB", "derived", f"{card.title}: data sheet"),
             fixed,
-            f"{GPU_CONTEXT_MB:.0f} MB context, {GPU_ENGINE_MB:.0f} MB a model (assumed), "
-            f"{GPU_BUFFERS} x {batch} slots",
+            f"{GPU_CONTEXT_MB:.0f} MB context, {GPU_ENGINE_MB:.0f} MB a model, {RESERVE_MB:.0f} MB that no "
+            f"decoder gets (assumed), {GPU_BUFFERS} x {batch} slots",
         ),
         "cpu": _cores(
             options.cores, Figure(GPU_SERVER_CORES, "cores", "assumed", "a server with one card")

@@ -26,10 +26,17 @@ ENGINES = {
 SRT_CURE = (
     "the FFmpeg in PyAV's wheel has no libsrt; build PyAV on one that has: pip install --no-binary av av"
 )
+RTX = "TensorRT for RTX"
 GPU_PACKAGES = {
-    "cupy": "cupy-cuda12x", "PyNvVideoCodec": "PyNvVideoCodec", "TensorRT": "tensorrt-cu12",
-    "TensorRT for RTX": "tensorrt-rtx",
-}  # fmt: skip
+    "cupy": ("cupy-cuda12x", "cupy-cuda13x"),
+    "PyNvVideoCodec": ("PyNvVideoCodec",),
+    "TensorRT": ("tensorrt-cu12", "tensorrt-cu13", "tensorrt"),
+    RTX: ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13"),
+}
+"""By what names each may be installed."""
+OPTIONAL = (
+    'is not installed (optional, for engines of a GPU that is elsewhere): pip install "framewarden[build]"'
+)
 
 
 @click.command("doctor", short_help="Say what this machine can use.")
@@ -127,15 +134,18 @@ def _redis() -> "Iterator[Piece]":
 
 
 def _gpu() -> "Iterator[Piece]":
-    from pipeline.backends.registry import INSTALL_GPU, Piece, gpu_pieces
+    from pipeline.backends.registry import Piece, gpu_pieces
 
-    pieces = gpu_pieces()
-    for piece in pieces:
-        number = version(GPU_PACKAGES.get(piece.name, ""))
+    rtx = _any_version(RTX)
+    for piece in gpu_pieces():
+        number = _any_version(piece.name) or (f"{RTX} {rtx}" if piece.name == "TensorRT" and rtx else None)
         yield Piece(piece.name, piece.available, number or piece.reason if piece.available else piece.reason)
-    for name in GPU_PACKAGES.keys() - {piece.name for piece in pieces}:
-        number = version(GPU_PACKAGES[name])
-        yield Piece(name, number is not None, number or f"is not installed (optional): {INSTALL_GPU}")
+    yield Piece(RTX, rtx is not None, rtx or OPTIONAL)
+
+
+def _any_version(name: str) -> str | None:
+    """The version of what a GPU needs, by whichever of its names it was installed."""
+    return next((found for package in GPU_PACKAGES.get(name, ()) if (found := version(package))), None)
 
 
 def version(package: str) -> str | None:

@@ -83,13 +83,21 @@ _FRAMES = click.option(
     help="Pictures to verify with, a quarter of them near a threshold.",
 )
 
+_PRECISION = click.option(
+    "--precision", type=click.Choice(["int8", "fp16", "fp32"]), help="Left out: int8 of OpenVINO, else fp16."
+)
+_MAX_BATCH = click.option(
+    "--max-batch", type=click.IntRange(min=1), default=16, show_default=True, metavar="N",
+    help="Pictures that a plan takes at once.",
+)  # fmt: skip
+
 
 @command.command("build")
 @click.argument("model")
 @click.option("--engine", type=click.Choice(["openvino", "tensorrt", "tensorrt-rtx"]), default="openvino")
-@click.option("--precision", type=click.Choice(["int8", "fp16", "fp32"]), help="Default: int8 or fp16.")
+@_PRECISION
 @click.option("--target", metavar="SM", help="GPU to build for, as sm_75 (a T4). Left out: the GPU here.")
-@click.option("--max-batch", type=click.IntRange(min=1), default=16, show_default=True, metavar="N")
+@_MAX_BATCH
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Where a plan is written."
 )
@@ -142,6 +150,7 @@ def _refuse(engine: str, precision: str, target: str | None, out: Path | None) -
     build_tensorrt.refuse(engine, precision, target, registry.gpu_target())
     if out is None:
         raise ConfigError(f"--out: is missing; name the file that the {engine} plan is to be written to")
+    build_tensorrt.check(engine, target)
 
 
 def _build(
@@ -180,34 +189,63 @@ def _build(
 @click.option(
     "--engine", default="auto", metavar="E", help="Engine to check; auto is the one that run takes."
 )
+@click.option(
+    "--plan",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A plan that was built elsewhere; run uses it once it is found right on the GPU here.",
+)
+@_PRECISION
+@_MAX_BATCH
 @_PICTURES
 @_FRAMES
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def verify(
-    ctx: click.Context, models: Sequence[str], engine: str, pictures: Path | None, frames: int, as_json: bool
+    ctx: click.Context,
+    models: Sequence[str],
+    engine: str,
+    plan: Path | None,
+    precision: str | None,
+    max_batch: int,
+    pictures: Path | None,
+    frames: int,
+    as_json: bool,
 ) -> None:
     """Compare an engine's scores with the reference's (ONNX Runtime, f32), on pictures of which a
     quarter score near a threshold.
 
+    --precision (left out: fp16) and --max-batch are those that --plan was built with.
+
     Exit code 1 when a difference is above what the model's manifest accepts."""
     bad = False
+    if plan is not None and (len(models) != 1 or not engine.startswith("tensorrt")):
+        raise ConfigError("--plan: belongs to one MODEL and one --engine: tensorrt or tensorrt-rtx")
+    given = None if plan is None else (plan, (precision or "fp16").replace("fp", "f"), max_batch)
     for name in models or engines.shipped():
-        report = _verify(engines.load_manifest(name), engine, pictures, frames)
+        report = _verify(engines.load_manifest(name), engine, given, pictures, frames)
         bad |= not report.ok
         click.echo(json.dumps(dataclasses.asdict(report) | {"ok": report.ok}) if as_json else _text(report))
     ctx.exit(FAILED if bad else 0)
 
 
-def _verify(manifest: Manifest, engine: str, pictures: Path | None, frames: int) -> engines.Verification:
+def _verify(
+    manifest: Manifest,
+    engine: str,
+    plan: tuple[Path, str, int] | None,
+    pictures: Path | None,
+    frames: int,
+) -> engines.Verification:
     from pipeline import engine_build
     from pipeline.backends import registry
 
-    device, _ = registry.choose_device("auto")
+    device, _ = registry.choose_device("auto", engine)
     threads = len(os.sched_getaffinity(0))
     with Console(stderr=True, quiet=not sys.stderr.isatty()).status(f"verifying {manifest.name}") as status:
         paths = engine_build.find_pictures(pictures)
         judge = engine_build.open_judge(manifest, paths, frames, threads, status.update)
+        if plan is not None:
+            return engine_build.keep_plan(judge, engine, *plan)
         classifier = registry.open_classifier(
             manifest, engine=engine, threads=threads, max_batch=engine_build.BATCH, device=device
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.backends import registry
 from tests.cli.command import framewarden
 
 BUILD = ("engine", "build", "open-nsfw")
@@ -28,6 +29,31 @@ def test_tensorrt_is_refused_where_the_target_gpu_is_not(tmp_path: Path) -> None
     assert found.code == 2
     assert "--engine tensorrt: builds on the target GPU only (sm_01; this machine has" in found.err
     assert "or build here with --engine tensorrt-rtx" in found.err
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [("t4", "is no GPU's architecture, such as sm_75"), ("sm_90", "builds for sm_75, sm_80")],
+)
+def test_a_target_that_nothing_can_be_built_for_is_refused_before_anything_is_begun(
+    tmp_path: Path, target: str, why: str
+) -> None:
+    asked = ("--engine", "tensorrt-rtx", "--target", target, "--out", "x.plan", "--pictures", "/")
+    found = framewarden(*BUILD, *asked, cwd=tmp_path)
+    assert found.code == 2
+    assert f"--target {target}: " in found.err
+    assert why in found.err
+
+
+def test_a_plan_is_verified_only_where_its_engine_runs(tmp_path: Path) -> None:
+    if registry.gpu_target() is not None:
+        pytest.skip("this machine has a GPU: gpu-check verifies plans on it")
+    (tmp_path / "x.plan").write_bytes(b"plan")
+    found = framewarden("engine", "verify", "open-nsfw", "--plan", "x.plan", cwd=tmp_path)
+    assert (found.code, "--plan: belongs to one MODEL and one --engine" in found.err) == (2, True)
+    asked = ("open-nsfw", "--plan", "x.plan", "--engine", "tensorrt-rtx")
+    found = framewarden("engine", "verify", *asked, cwd=tmp_path)
+    assert (found.code, "engine: tensorrt-rtx: cannot be used here: NVIDIA driver" in found.err) == (2, True)
 
 
 def test_a_plan_needs_a_file_to_be_written_to(tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def test_doctor_says_what_there_is_and_the_cure_for_what_there_is_not(tmp_path: 
     assert have["openvino"]
     assert have["open-nsfw"]
     assert have["embedded server"]
+    said = {piece["name"]: piece["reason"] for piece in report["gpu"]}
+    assert said["TensorRT for RTX"][0].isdigit(), "its version, by whichever name it was installed"
+    assert (
+        have["NVIDIA driver"]
+        or "install the NVIDIA driver" in said["NVIDIA driver"]
+        or "no GPU" in said["NVIDIA driver"]
+    )
     srt = next(piece for piece in report["protocols"] if piece["name"] == "srt")
     assert srt["available"] or "pip install --no-binary av" in srt["reason"]
     text = framewarden("doctor", cwd=tmp_path)

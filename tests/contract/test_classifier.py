@@ -1,6 +1,7 @@
 """What every classifier promises, on every engine and for every shipped model."""
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import distributions
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ Pixels = NDArray[np.float32]
 MAX_BATCH = 16
 ROW_TOLERANCE = {"f32": 1e-5, "bf16": 2e-3, "f16": 2e-3}
 """How far a row may move with its batch mates: the order of additions differs between batch sizes."""
+GPU_ENGINES = ["gpu", *(["onnxruntime-cuda"] if any(distributions(name="onnxruntime-gpu")) else [])]
+"""``gpu`` is what ``device: gpu`` takes: TensorRT, either of the two."""
 
 
 @pytest.fixture(scope="module", params=["image-safety-s", "open-nsfw"])
@@ -26,10 +29,20 @@ def manifest(request: pytest.FixtureRequest) -> Manifest:
 
 @pytest.fixture(
     scope="module",
-    params=["onnxruntime", "openvino-f32", "openvino", pytest.param("tensorrt", marks=pytest.mark.needs_gpu)],
+    params=[
+        *("onnxruntime", "openvino-f32", "openvino-bf16", "openvino"),
+        *(pytest.param(one, marks=pytest.mark.needs_gpu) for one in GPU_ENGINES),
+    ],
 )
 def classifier(request: pytest.FixtureRequest, manifest: Manifest) -> Iterator[Classifier]:
-    opened = registry.open_classifier(manifest, engine=request.param, threads=2, max_batch=MAX_BATCH)
+    on_gpu = request.param == "gpu"
+    opened = registry.open_classifier(
+        manifest,
+        engine="auto" if on_gpu else request.param,
+        device="gpu" if on_gpu else "cpu",
+        threads=2,
+        max_batch=MAX_BATCH,
+    )
     yield opened
     opened.close()
 
@@ -54,7 +67,7 @@ def frames(manifest: Manifest) -> Pixels:
 
 
 def row_tolerance(classifier: Classifier) -> float:
-    return ROW_TOLERANCE[classifier.info.engine.rpartition("-")[2]]
+    return ROW_TOLERANCE[classifier.info.engine.rpartition("-")[2].partition("+")[0]]
 
 
 def test_scores_are_one_row_a_frame_of_one_float32_a_category(classifier: Classifier, frames: Pixels) -> None:

@@ -317,6 +317,19 @@ def test_noise_never_raises_anything_but_a_decode_error(opened: Open, device: De
         assert decoder.still(sound) is not None
 
 
+def test_a_stream_that_outgrows_the_limit_on_pictures_gives_none_of_those(
+    opened: Open, device: Device, clips: Clips, tmp_path: Path
+) -> None:
+    small, large = (clip_of("h264-ts", device, clips), clips(suffix=".ts", width=640, height=480))
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(small.read_bytes() + large.read_bytes())
+    info, packets = demux(joined)
+    limited = opened(replace(info, max_pixels=info.width * info.height + 100))
+    found = feed_all(limited, _timed(packets))
+    assert {(picture.width, picture.height) for picture in found} == {(info.width, info.height)}
+    assert limited.damaged >= 4, "each of the larger keyframes"
+
+
 def test_the_size_may_change_in_mid_stream(opened: Open, clips: Clips, tmp_path: Path) -> None:
     small, large = clips(suffix=".ts"), clips(suffix=".ts", width=192, height=160)
     joined = tmp_path / "joined.ts"

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -89,6 +90,18 @@ def test_files_leave_the_reserve_to_live_frames(open_pool: OpenPool) -> None:
 def test_a_pool_without_room_is_refused(open_pool: OpenPool, slots: int, reserve: int) -> None:
     with pytest.raises(BackendError, match=f"{slots} slots"):
         open_pool(TINY, slots, live_reserve=reserve)
+
+
+def test_slots_are_float16_where_the_engine_reads_that_and_no_pool_passes_off_another(
+    open_pool: OpenPool,
+) -> None:
+    try:
+        pool = open_pool(replace(TINY, half=True), 1)
+    except BackendError as refusal:
+        found = str(refusal)
+    else:
+        found = str(host(pool.gather([lend(pool, 7)])).dtype)
+    assert found in {"float16", "a frame pool in main memory holds float32, its engine asks for float16"}
 
 
 def test_a_picture_that_cannot_be_converted_costs_no_slot(open_pool: OpenPool) -> None:

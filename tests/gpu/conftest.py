@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,15 @@ COMPILERS = ["zig", *(["g++"] if shutil.which("g++") else [])]
 """``zig`` is the ``ziglang`` wheel's, always; ``g++`` is the system's, an extra where there is one."""
 
 Play = Callable[..., Any]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """What is proved without a GPU is proved on every machine: a test here that skips has failed."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy gives it to a wrapper
+    if report.skipped and item.get_closest_marker("needs_gpu") is None:
+        report.outcome, report.longrepr = "failed", f"skipped, which no proof may: {report.longrepr}"
 
 
 def compiler(name: str) -> list[str]:

@@ -184,7 +184,7 @@ def test_every_contract_that_has_a_gpu_variant_is_part_of_the_check() -> None:
     marked = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "tests").rglob("test_*.py")
-        if re.search(r"mark\.needs_gpu|\bopen_pool\b", path.read_text()) and path != Path(__file__)
+        if re.search(r"mark\.needs_gpu|\bOpenPool\b", path.read_text()) and path != Path(__file__)
     }
     assert listed == marked
 
@@ -230,7 +230,7 @@ def test_the_nvdec_measurements_end_and_free_what_they_took_on_the_fake_driver(
     assert all(value > 0 for what, value, _ in found["nvdec"]), found["nvdec"]
     assert any(what == "H.264 1080p, the limit" for what, _, _ in found["nvdec"])
     assert found["live"]["decoders"] == 0
-    assert len(found["memory"]) == 6
+    assert len(found["memory"]) == 7
 
 
 def test_streams_are_counted_on_the_real_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +244,7 @@ def test_streams_are_counted_on_the_real_service(tmp_path: Path, monkeypatch: py
     assert rows[-1] == ("more than that", "not tried: 1 runs were", "")
 
 
-def test_where_tensorrt_is_missing_onnx_runtime_for_cuda_is_named_but_is_no_substitute(
+def test_where_tensorrt_is_missing_onnx_runtime_for_cuda_is_named_as_what_may_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = importlib.util.find_spec
@@ -258,4 +258,6 @@ def test_where_tensorrt_is_missing_onnx_runtime_for_cuda_is_named_but_is_no_subs
     monkeypatch.syspath_prepend(tmp_path)
     [piece] = [piece for piece in registry.gpu_pieces() if piece.name == "TensorRT"]
     assert not piece.available
-    assert piece.reason.endswith("(ONNX Runtime for CUDA is installed, but not used)")
+    assert piece.reason.endswith("ONNX Runtime for CUDA, which is installed: engine: onnxruntime-cuda")
+    [piece] = [one for one in registry.gpu_pieces("onnxruntime-cuda") if "ONNX Runtime" in one.name]
+    assert piece.available

@@ -195,3 +195,10 @@ def test_pictures_copied_to_main_memory_stay_as_they_were(play: Play, clips: Cli
     """How the tests of every decoder look at a GPU's pictures."""
     found = play("host_copies", path=clips())
     assert found["found"] == found["expected"]
+
+
+def test_a_worker_sees_only_the_gpu_that_it_was_given(play: Play) -> None:
+    """Three on the server; what the driver shows a process comes from that process's own environment."""
+    found = play("several_gpus", count=3, own=2)
+    assert found["every"] == [f"GPU-0f{number:02x}0000-0000-0000-0000-000000000000" for number in range(3)]
+    assert found["own"] == found["every"][2:]

@@ -43,13 +43,66 @@ def test_what_cannot_be_decoded_is_refused_by_its_reason(play: Play, clips: Clip
         "small": ("SourceUnsupported", "32 x 16: this GPU's NVDEC takes 48 x 16 to 4096 x 4096"),
         "large": ("SourceUnsupported", "8192 x 4320"),
         "form": ("SourceUnsupported", "yuv444p 128 x 96: only 4:2:0"),
-        "memory": ("SourceError", "memory is full; run fewer streams"),
+        "memory": ("SourceNoRoom", "memory is full; run fewer streams"),
         "memory again": ("nothing", ""),
         "device lost": ("BackendError", "719"),
         "not on this GPU": ("SourceUnsupported", "hevc yuv420p 640 x 360: this GPU's NVDEC does not"),
     }.items():
         assert found[name][0] == kind, (name, found[name])
         assert text in found[name][1], (name, found[name])
+
+
+def test_decoders_that_would_not_fit_are_refused_with_the_arithmetic_and_the_others_go_on(
+    play: Play, clips: Clips
+) -> None:
+    """A card of 500 MB, 256 of them kept; a 720p decoder is counted with 44 MB until one was measured."""
+    found = play("no_room", path=clips(width=1280, height=720, pictures=14), megabytes=500)
+    each = found["each_mb"]
+    assert 11 < each < 44.0
+    assert found["fitted"] == int((500 - 256) / each), "as measured, not as budgeted"
+    kind, text = found["refused"]
+    assert kind == "SourceNoRoom"
+    left = 500 - found["fitted"] * each
+    assert text == (
+        f"h264 1280 x 720: no room for its decoder on this GPU: it takes {each:.0f} MB (measured), "
+        f"{left:.0f} of 500 MB are free, 0 MB of them promised, and 256 MB stay free for the engine; "
+        f"{found['fitted']} decoders are open here. Run fewer or smaller streams on this GPU"
+    )
+    assert found["the others"] == found["expected"]
+    assert found["after one left"] == ["nothing", ""]
+    assert found["after a file left"] == ["nothing", ""], "what it left behind makes room"
+    assert found["open"] == 0
+
+
+def test_a_stream_that_outgrows_the_limit_on_pictures_opens_no_larger_decoder(
+    play: Play, clips: Clips
+) -> None:
+    found = play(
+        "new_size",
+        small=clips(suffix=".ts"),
+        large=clips(suffix=".ts", width=192, height=160),
+        max_pixels=128 * 96 + 100,
+    )
+    assert len(found["errors"]) >= 4, "each of its keyframes"
+    assert found["sizes"] == []
+    assert not [line for line in found["log"] if line.startswith("create decoder")]
+
+
+@pytest.mark.parametrize("auto", [True, False], ids=["auto", "gpu"])
+def test_what_nvdec_does_not_decode_is_decoded_in_software_for_device_auto_only(
+    play: Play, clips: Clips, auto: bool
+) -> None:
+    """An MPEG-TS that is 4:4:4 from its start, and one that becomes so; the reason is for the status."""
+    deep = clips(pixel_format="yuv444p", suffix=".ts")
+    found = play("not_for_this_gpu", path=clips(suffix=".ts"), deep=deep, auto=auto)
+    if auto:
+        assert found["at once"] == ["VideoFrame"]
+        assert found["later"] == ["DeviceSurface", "VideoFrame"]
+        assert len(found["whys"]) == 2
+        assert all("decoded in software: h264 yuv444p 128 x 96: only 4:2:0" in why for why in found["whys"])
+    else:
+        assert [found[name][0] for name in ("at once", "later")] == ["SourceUnsupported"] * 2
+        assert found["whys"] == []
 
 
 def test_broken_framing_is_damage_and_nothing_else(play: Play, clips: Clips) -> None:

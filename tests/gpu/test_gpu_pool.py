@@ -128,7 +128,7 @@ def test_a_picture_that_is_stored_too_late_would_be_seen(device: LazyDevice) -> 
 def test_a_surface_of_the_decoder_becomes_what_the_reference_says(
     device: LazyDevice, bits: int, half: bool
 ) -> None:
-    spec = InputSpec(30, 40, "nhwc", "bgr", (1, 2, 3), crop="center", resize=(36, 44))
+    spec = InputSpec(30, 40, "nhwc", "bgr", (1, 2, 3), crop="center", resize=(36, 44), half=half)
     colour = Colour("bt709", bits=bits)
     rng = np.random.default_rng(1)
     sizes = [(90, 121), (45, 61), (45, 61)]
@@ -137,7 +137,7 @@ def test_a_surface_of_the_decoder_becomes_what_the_reference_says(
     ]
     memory = nv12(planes, colour)
     surface = DeviceSurface(memory.planes, colour, memory.deep, memory.shift, device.stream(), memory.keep)
-    pool, picture = CupyPool(spec, 1, 0, device, half=half), Picture(0.0, 121, 90, 0.0, 90, surface)
+    pool, picture = CupyPool(spec, 1, 0, device), Picture(0.0, 121, 90, 0.0, 90, surface)
     read = Read(device, pool.gather([lend(pool, picture)]))
     device.drain(random.Random(0))
     assert read.seen is not None

@@ -116,8 +116,8 @@ def gather() -> Facts:
         missing["onnxruntime-cuda"] = "the one here is not built for CUDA" if providers else "not installed"
     elif facts.lacks(("tensorrt|tensorrt_rtx",)):
         facts.notes.append(
-            "TensorRT is missing, but this ONNX Runtime has CUDA; the service does not use that: it is "
-            "measured here for comparison only"
+            "TensorRT is missing, but this ONNX Runtime has CUDA: the service uses it when the config says "
+            "engine: onnxruntime-cuda"
         )
     return facts
 

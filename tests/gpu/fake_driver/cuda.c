@@ -10,6 +10,7 @@ EXPORT int fake_logging = 1;
 EXPORT long fake_live_bytes = 0;     // device memory that is allocated
 EXPORT long fake_live_handles = 0;   // streams and events that exist
 EXPORT long fake_memory_limit = 0;   // 0: none
+EXPORT int fake_devices = 1;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char text[1 << 22];
@@ -44,8 +45,20 @@ static __thread int depth = 0;
 static void *const primary = (void *)0x1000;
 
 EXPORT Result cuInit(unsigned flags) { return SUCCESS; }
-EXPORT Result cuDeviceGetCount(int *count) { *count = 1; return SUCCESS; }
+// Device n has the UUID 0f, n, 0 … 0; CUDA_VISIBLE_DEVICES may name one of them by it.
+static int visible(void) {
+    const char *named = getenv("CUDA_VISIBLE_DEVICES");
+    unsigned number = 0;
+    return named && sscanf(named, "GPU-0f%2x", &number) == 1 ? (int)number : -1;
+}
+EXPORT Result cuDeviceGetCount(int *count) { *count = visible() < 0 ? fake_devices : 1; return SUCCESS; }
 EXPORT Result cuDeviceGet(int *device, int ordinal) { *device = ordinal; return SUCCESS; }
+EXPORT Result cuDeviceGetUuid(unsigned char *uuid, int device) {
+    memset(uuid, 0, 16);
+    uuid[0] = 0x0f;
+    uuid[1] = (unsigned char)(visible() < 0 ? device : visible());
+    return SUCCESS;
+}
 EXPORT Result cuDriverGetVersion(int *version) { *version = 12080; return SUCCESS; }
 EXPORT Result cuDevicePrimaryCtxRetain(void **context, int device) { *context = primary; return SUCCESS; }
 EXPORT Result cuDevicePrimaryCtxRelease_v2(int device) { return SUCCESS; }
@@ -128,6 +141,11 @@ static Result release(DevicePointer pointer) {
     return SUCCESS;
 }
 
+EXPORT Result cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
+    *total = fake_memory_limit ? (size_t)fake_memory_limit : (size_t)1 << 34;
+    *free_bytes = *total - (size_t)fake_live_bytes;
+    return SUCCESS;
+}
 EXPORT Result cuMemAlloc_v2(DevicePointer *pointer, size_t size) { return allocate(pointer, size); }
 EXPORT Result cuMemAllocAsync(DevicePointer *pointer, size_t size, void *stream) {
     fake_log("allocate async");

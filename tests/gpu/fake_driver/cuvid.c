@@ -68,6 +68,7 @@ typedef struct {
     size_t pitch, rows;
     int sums[SURFACES];
     int bits;
+    DevicePointer surfaces;  // what a real one takes; nothing is written there
 } Decoder;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -190,7 +191,11 @@ EXPORT Result cuvidCreateDecoder(Decoder **made, CreateInfo *info) {
              info->target_width, info->target_height, info->max_width, info->max_height, info->surfaces,
              info->bits_minus_8 + 8);
     if (fake_create_error) return fake_create_error;
+    DevicePointer surfaces = 0;
+    Result full = cuMemAlloc_v2(&surfaces, (info->surfaces + info->output_surfaces) * info->width * info->height * 3 / 2);
+    if (full) return full;
     Decoder *decoder = calloc(1, sizeof *decoder);
+    decoder->surfaces = surfaces;
     decoder->bits = (int)info->bits_minus_8 + 8;
     decoder->pitch = ((info->target_width << (decoder->bits > 8)) + 255) / 256 * 256;
     decoder->rows = info->target_height;
@@ -203,6 +208,7 @@ EXPORT Result cuvidCreateDecoder(Decoder **made, CreateInfo *info) {
 EXPORT Result cuvidDestroyDecoder(Decoder *decoder) {
     fake_log("destroy decoder");
     count(&fake_live_decoders, -1);
+    cuMemFree_v2(decoder->surfaces);
     free(decoder->mapped);
     free(decoder);
     return SUCCESS;

@@ -15,3 +15,5 @@ typedef uint64_t DevicePointer;
 
 // In libcuda.so.1. Switched off by `fake_logging = 0`; the text is read and emptied by `fake_log_take`.
 void fake_log(const char *format, ...);
+Result cuMemAlloc_v2(DevicePointer *pointer, size_t size);
+Result cuMemFree_v2(DevicePointer pointer);

@@ -11,6 +11,8 @@ from typing import Any
 from pipeline.backends.annexb import Framing
 from pipeline.backends.decode_nvdec import NvdecDecoder, open_decoder
 from pipeline.backends.device_surface import DeviceSurface
+from pipeline.backends.nvdec_memory import DecoderMemory
+from pipeline.backends.nvdec_session import Card
 from pipeline.errors import DecodeError, FramewardenError
 from pipeline.flow.decode import Picture
 from pipeline.flow.source import Packet, StreamInfo
@@ -40,6 +42,16 @@ class FakeStream:
 
     def __del__(self) -> None:
         CUDA.cuStreamDestroy_v2(ctypes.c_void_p(self.ptr))
+
+
+def free_memory() -> tuple[int, int]:
+    """As CuPy tells it of a GPU: bytes free, and all there are."""
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    CUDA.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+    return free.value, total.value
+
+
+CARD = Card(0, FakeStream, DecoderMemory(free_memory))
 
 
 def setting(name: str, value: int) -> None:
@@ -76,7 +88,7 @@ def prepare(path: str, **settings: int) -> tuple[StreamInfo, list[Packet]]:
 
 
 def opened(info: StreamInfo) -> NvdecDecoder:
-    return open_decoder(info, open_stream=FakeStream)
+    return open_decoder(info, card=CARD)
 
 
 def luma(picture: Picture) -> int:

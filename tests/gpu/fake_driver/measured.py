@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace, TracebackType
 
 from pipeline.backends import cuda_device
 from tests.gpu.check.measure import nvdec
-from tests.gpu.fake_driver.harness import FakeStream, live, prepare
+from tests.gpu.fake_driver.harness import FakeStream, free_memory, live, prepare
 
 
 class Device:
@@ -33,7 +33,7 @@ def main() -> None:
         Device=Device, Stream=lambda non_blocking: FakeStream(), runtime=memory
     )
     sys.modules["cupy"] = cupy
-    vars(cuda_device).update(open_stream=lambda gpu: FakeStream())
+    vars(cuda_device).update(open_stream=FakeStream, memory=free_memory)
     found = prepare(sys.argv[1])
     vars(nvdec).update(packets=lambda: found, WARM_S=0.1, WINDOW_S=0.3, DECODERS=(1, 2))
     rows = {"nvdec": nvdec.nvdec(), "live": live(), "memory": nvdec.memory()}

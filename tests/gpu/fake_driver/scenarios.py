@@ -1,5 +1,6 @@
 """Scenarios in which all goes well."""
 
+import ctypes
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,16 @@ import av
 import numpy as np
 from av.packet import PacketSideData
 
+from pipeline.backends import cuda_driver
 from pipeline.backends.annexb import Framing, is_needed
 from pipeline.backends.nvdec_session import close_idle
+from pipeline.errors import DecodeError
 from pipeline.flow.frames import InputSpec
 from pipeline.flow.source import Packet
 from tests.fixtures.media import demux
 from tests.gpu.cpu_kernel import CpuKernel
 from tests.gpu.fake_driver.harness import (
+    CUDA,
     feed,
     live,
     log,
@@ -165,7 +169,7 @@ def flush_and_reset(path: str) -> Any:
 
 
 @scenario
-def new_size(small: str, large: str) -> Any:
+def new_size(small: str, large: str, max_pixels: int = 0) -> Any:
     """The fake parser is told the new size where the stream changes; each decoder has its own parser."""
 
     def carrier(packet: Packet) -> Packet:
@@ -181,22 +185,27 @@ def new_size(small: str, large: str) -> Any:
 
     info, first = prepare(small)
     other, second = demux(large)
-    decoder = opened(info)
+    decoder = opened(replace(info, max_pixels=max_pixels))
     _, errors = feed(decoder, first)
     log()
     setting("width", other.width)
     setting("height", other.height)
     later = [replace(packet, time_s=packet.time_s + 10.0, pts=packet.pts + 5000) for packet in second]
     later[0] = carrier(later[0])
-    sizes, stamps = [], []
+    sizes: list[tuple[int, ...]] = []
+    stamps: list[tuple[float, ...]] = []
     for packet in later:
-        for picture in decoder.decode(packet):
-            sizes.append((picture.width, picture.height))
-            stamps.append((picture.time_s, luma(picture)))
+        try:
+            given = [(p.time_s, luma(p), p.width, p.height) for p in decoder.decode(packet)]
+        except DecodeError as error:
+            errors.append(str(error))
+            continue
+        sizes += [one[2:] for one in given]
+        stamps += [one[:2] for one in given]
     calls = log()
     decoder.close()
     close_idle()
-    del decoder, picture
+    del decoder
     return {
         "errors": errors,
         "sizes": sizes,
@@ -269,3 +278,12 @@ def codec_of_the_same_stream_changes(first: str, second: str) -> Any:
     later = [replace(packet, pts=packet.pts + 900) for packet in others]
     found, errors = feed(decoder, later)
     return {"found": found, "expected": sorted(marks(other, later).items()), "errors": errors, "log": log()}
+
+
+@scenario
+def several_gpus(count: int, own: int) -> Any:
+    """What the supervisor sees of a server, and what a worker with one of its GPUs sees."""
+    ctypes.c_int.in_dll(CUDA, "fake_devices").value = count
+    every = cuda_driver.gpus()
+    cuda_driver.see_only(cuda_driver.chosen((own,), every)[0])
+    return {"every": every, "own": cuda_driver.gpus()}

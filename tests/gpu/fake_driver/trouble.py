@@ -11,12 +11,20 @@ from typing import Any
 import av
 import psutil
 
-from pipeline.backends.nvdec_session import IDLE, close_idle
-from pipeline.flow.source import StreamInfo
+from pipeline.backends.annexb import Framing
+from pipeline.backends.nvdec_session import IDLE, close_idle, open_session
+from pipeline.backends.registry import Device, open_decoder
+from pipeline.errors import SourceUnsupported
+from pipeline.flow.decode import Decoder
+from pipeline.flow.source import Packet, StreamInfo
+from pipeline.service.admission import Admission, Turns
+from pipeline.service.marks import Marks, board
 from tests.fixtures.media import demux
 from tests.gpu.fake_driver.harness import (
+    CARD,
     CUDA,
     feed,
+    free_memory,
     live,
     log,
     luma,
@@ -25,6 +33,7 @@ from tests.gpu.fake_driver.harness import (
     prepare,
     refusal,
     scenario,
+    seen,
     setting,
 )
 
@@ -87,6 +96,75 @@ def refusals(path: str, deep: str) -> Any:
     found["not on this GPU"] = after({"unsupported": 1}, lambda: opened(hevc))
     setting("unsupported", 0)
     return found
+
+
+@scenario
+def no_room(path: str, megabytes: int) -> Any:
+    """Streams are added until one is refused; then one leaves, and then one of another kind comes."""
+    info, packets = prepare(path)
+    ctypes.c_long.in_dll(CUDA, "fake_memory_limit").value = megabytes * 10**6
+    free, each = free_memory()[0], 0
+    decoders, refused = [], ["nothing", ""]
+    while refused == ["nothing", ""]:
+        decoders.append(opened(info))
+        refused = refusal(lambda: decoders[-1].still(packets[0]))
+        each = each or free - free_memory()[0]
+    late = decoders.pop()
+    fitted, value = len(decoders), marks(info, packets[:1])[0.0]
+    others = [seen(decoder.decode(packets[0])) for decoder in decoders]
+    decoders.pop().close()  # what it leaves is of the same kind, and taken over
+    once_more = refusal(lambda: late.still(packets[0]))
+    decoders.pop().close()
+    about = decoders[0]._sequence
+    assert about is not None
+    session = open_session(replace(about, header=b"another"), CARD)
+    framing = Framing.of(info.codec, bytes(info.codec_parameters.extradata))
+    of_another = refusal(lambda: session.feed(framing.annex_b(bytes(packets[0].data), True), 1))
+    session.close()
+    for decoder in (*decoders, late):
+        decoder.close()
+    close_idle()
+    return {
+        "each_mb": each / 1e6,
+        "fitted": fitted,
+        "refused": refused,
+        "the others": others,
+        "expected": [[[0.0, value]]] * fitted,
+        "after one left": once_more,
+        "after a file left": of_another,
+        "open": CARD.memory.open,
+    }
+
+
+@scenario
+def not_for_this_gpu(path: str, deep: str, auto: bool) -> Any:
+    """4:4:4 from the start, and after a sequence that NVDEC does decode, as a stream's reader asks for it."""
+    turns = Turns(1, Marks(board(1)))
+    whys: list[str] = []
+
+    def open_on(info: StreamInfo, device: Device) -> Decoder:
+        return opened(info) if device == "gpu" else open_decoder(info, device="cpu")
+
+    def admission() -> Admission:
+        return Admission("gpu", turns, 1, instead=whys.append if auto else None, open_decoder=open_on)
+
+    def shown(path: str, *packets: Packet) -> list[str]:
+        forms = []
+        with admission().decoder(prepare(path)[0]) as decoder:
+            for packet in packets:
+                picture = decoder.still(packet)
+                assert picture is not None
+                forms.append(type(picture.surface).__name__)
+        return forms
+
+    sound, other = demux(path)[1], demux(deep)[1]
+    found: dict[str, Any] = {}
+    for name, first, packets in [("at once", deep, other[:1]), ("later", path, [sound[0], other[0]])]:
+        try:
+            found[name] = shown(first, *packets)
+        except SourceUnsupported as why:
+            found[name] = [type(why).__name__, str(why)]
+    return found | {"whys": whys}
 
 
 @scenario

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import engines as models
+from pipeline.backends import registry
 from pipeline.backends.build_tensorrt import MODULES
-from pipeline.engines import Manifest
 from pipeline.errors import ModelError
-from tests.gpu.check.measure import Failed, NotRun, Row
+from pipeline.flow.frames import InputSpec
+from tests.gpu.check.measure import Failed, Row
 
 PRECISIONS = ("fp16", "int8", "fp32")
 BATCHES = (1, 2, 4, 8, 16)
@@ -81,26 +82,24 @@ def engine_time() -> list[Row]:
                 rows.append((f"{model} {precision}", f"not run: {error}", ""))
                 continue
             name = f"{model} {classifier.info.engine}"
-            rows += timed(name, classifier.infer, cupy.asarray(noise(manifest)))
+            rows += timed(name, classifier.infer, cupy.asarray(noise(classifier.spec)))
             classifier.close()
     return rows
 
 
 def onnxruntime_cuda() -> list[Row]:
-    """The reference graphs in f32; the copy of the batch to the GPU is in it."""
-    ort = importlib.import_module("onnxruntime")
+    """The same on ONNX Runtime, in f32."""
+    cupy = importlib.import_module("cupy")
     rows: list[Row] = []
     for model in models.shipped():
         manifest = models.load_manifest(model)
-        session = ort.InferenceSession(str(models.weights(manifest)), providers=["CUDAExecutionProvider"])
-        if "CUDAExecutionProvider" not in session.get_providers():
-            raise NotRun("ONNX Runtime has CUDA, but does not run this model on it; its log says why")
-        name = manifest.input_name or session.get_inputs()[0].name
-
-        def infer(pixels: Any, session: Any = session, name: str = name) -> Any:
-            return session.run(None, {name: pixels})
-
-        rows += timed(f"{model} onnxruntime-cuda-f32", infer, noise(manifest))
+        classifier = registry.open_classifier(
+            manifest, engine="onnxruntime-cuda", threads=1, max_batch=BATCHES[-1]
+        )
+        rows += timed(
+            f"{model} {classifier.info.engine}", classifier.infer, cupy.asarray(noise(classifier.spec))
+        )
+        classifier.close()
     return rows
 
 
@@ -123,10 +122,9 @@ def timed(name: str, infer: Callable[[Any], Any], pixels: Any) -> list[Row]:
     return rows
 
 
-def noise(manifest: Manifest) -> NDArray[np.float32]:
+def noise(spec: InputSpec) -> NDArray[Any]:
     """A full batch as the pool would hold it."""
-    spec = manifest.spec
     values = np.random.default_rng(1).uniform(0, 255, (BATCHES[-1], spec.height, spec.width, 3))
     scaled = (values - np.asarray(spec.mean)) * np.asarray(spec.scale)
     ordered = scaled.transpose(0, 3, 1, 2) if spec.layout == "nchw" else scaled
-    return np.ascontiguousarray(ordered, np.float32)
+    return np.ascontiguousarray(ordered, np.float16 if spec.half else np.float32)

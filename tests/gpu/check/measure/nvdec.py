@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 
+from pipeline.backends.decode_nvdec import first_card
 from pipeline.backends.nvdec_session import load_vendor
 from pipeline.backends.registry import open_decoder
 from tests.gpu.check.measure import Failed, Row
@@ -120,12 +121,14 @@ def memory() -> list[Row]:
         for packet in found[:60]:
             list(decoder.decode(packet))
     full_gpu, full_host = _used(cupy)
+    admitted, measured = first_card().memory.need(info.codec, info.width, info.height)
     for decoder in (first, *decoders):
         decoder.close()
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return [
         ("GPU memory a 1080p stream, keyframes alone", (still_gpu - gpu) / STREAMS, "MiB"),
         ("GPU memory a 1080p stream, everything decoded", (full_gpu - gpu) / STREAMS, "MiB"),
+        ("GPU memory that admission counts with", admitted, f"MB, {'measured' if measured else 'assumed'}"),
         ("host memory a 1080p stream, keyframes alone", (still_host - host) / STREAMS, "MiB"),
         ("host memory a 1080p stream, everything decoded", (full_host - host) / STREAMS, "MiB"),
         ("GPU memory in use with all of them", full_gpu, "MiB"),
