@@ -177,28 +177,30 @@ class OutboxFile:
     def _carry_all(self, old: sqlite3.Connection, fresh: _Held) -> bool:
         """Whether it was carried; False when ``fresh`` is not the file at the path any more."""
         try:
-            return self._attached(old, fresh)
+            self._move(old, fresh.db)
         except sqlite3.DatabaseError as exc:
             if getattr(exc, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
                 raise
-        copy_readable(old, fresh.db)
-        return True
+            copy_readable(old, fresh.db)
+        return _files(self.path) == fresh.files
 
-    def _attached(self, db: sqlite3.Connection, fresh: _Held) -> bool:
-        db.execute("ATTACH ? AS fresh", (str(self.path),))
+    def _move(self, old: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
+        """Durable in the new file before it leaves the old one."""
         try:
-            if _files(self.path) != fresh.files:
-                return False
-            db.execute("BEGIN IMMEDIATE")
+            old.execute("BEGIN IMMEDIATE")
+            fresh.execute("BEGIN IMMEDIATE")
             for table in TABLES:
-                db.execute(f"INSERT OR IGNORE INTO fresh.{table} SELECT * FROM main.{table}")
-                db.execute(f"DELETE FROM main.{table}")
-            db.execute("COMMIT")
+                rows = old.execute(f"SELECT * FROM {table}")
+                marks = ", ".join("?" * len(rows.description))
+                fresh.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
+            fresh.execute("COMMIT")
+            for table in TABLES:
+                old.execute(f"DELETE FROM {table}")
+            old.execute("COMMIT")
         finally:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            db.execute("DETACH fresh")
-        return True
+            for db in (fresh, old):
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
 
     def _set_aside(self) -> Path | None:
         """Give a damaged file another name, so that a new one is made and filled by the next use. None when

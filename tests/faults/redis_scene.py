@@ -102,7 +102,7 @@ def loading(stage: Stage) -> int:
         pipe.execute()
     stage.server.kill()
     stage.server.start(loaded=False, key_load_delay="1000")
-    return stage.down("loading")
+    return stage.down("loading", "timeout")  # it answers only now and then while it loads
 
 
 def password_changed(stage: Stage) -> int:

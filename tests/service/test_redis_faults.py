@@ -106,7 +106,7 @@ def loading(carried: Carried, server: RedisServer, proxy: Proxy) -> int:
     server.kill()
     server.start(loaded=False, key_load_delay="300")
     carried.feed(10)
-    return down(carried, "loading")
+    return down(carried, "loading", "timeout")  # it answers only now and then while it loads
 
 
 def password_changed(carried: Carried, server: RedisServer, proxy: Proxy) -> int:
