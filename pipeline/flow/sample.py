@@ -45,7 +45,7 @@ class Sampler:
         self.held_bytes, self.kind = 0, kind
         self._live, self._rng = kind == "live", rng
         self.gap_s = 0.0  # in force: the promise, or more under overload
-        self._limit = 0.0
+        self._limit = self._rescue_s = 0.0
         self.stretch(rules.max_gap_s)
         self._last: float | None = None  # time of the latest sample
         self._due = -inf
@@ -65,9 +65,14 @@ class Sampler:
         self._leaving = False  # the orders of this packet are the last ones of the plan
 
     def stretch(self, gap_s: float) -> None:
-        """From now on so many seconds may lie between samples: ``max_gap_s``, or more under overload."""
+        """From now on so many seconds may lie between samples: ``max_gap_s``, or more under overload.
+
+        A stretched gap is no promise: what goes beyond it waits for the next keyframe, up to ``most_gap_s``.
+        Decoding whole GOPs to keep it, in all streams at once, would be the next overload."""
+        bound_s = gap_s if gap_s <= self.rules.max_gap_s else max(gap_s, self.rules.most_gap_s)
         self.gap_s = gap_s
         self._limit = gap_s * TOLERANCE - 1e-6  # never on the wrong side of the ledger's rounding
+        self._rescue_s = bound_s * TOLERANCE - 1e-6
 
     @property
     def gop_s(self) -> float | None:
@@ -234,14 +239,14 @@ class Sampler:
     def _rescue(self, packet: Packet) -> tuple[list[Order], bool]:
         """When the gap is about to be missed: the keyframe passed over, or all that is held; and whether the
         orders take care of ``packet``, too."""
-        if self._last is None or packet.time_s <= self._last + self._limit:
+        if self._last is None or packet.time_s <= self._last + self._rescue_s:
             return [], False
         orders, reached = [], self._last
         spare = self._spare
         stale = spare is not None and self._live and packet.time_s - spare.time_s > FRESH_S
         if spare is not None and not (stale and self._feedable(reached, packet)):
             orders, reached = [Order("still", spare)], spare.time_s
-        if packet.time_s <= reached + self._limit or not self._feedable(reached, packet):
+        if packet.time_s <= reached + self._rescue_s or not self._feedable(reached, packet):
             return orders, False
         why = f"keyframes come less often than every {self.rules.max_gap_s:g} s"
         return orders + self._enter_full(packet, why), True

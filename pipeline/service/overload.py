@@ -1,5 +1,6 @@
 """Signs of overload in a worker, and what is taken from its live streams because of them."""
 
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ LOOK_S = 1.0
 LATE_SHARE = 0.5
 """A sample that has used up this share of ``stale_s`` is late."""
 LATE_AT_ONCE = 0.05
-"""More than this share of a second's samples late, or any frame dropped, is overload; a single late one is
-none."""
+"""More than this share of a second's samples late, or any frame dropped, makes a bad second."""
+LOOKS, BAD = 5, 3
+"""So many bad seconds of so many are overload: a disk or a neighbour may hold up a machine for one."""
 
 
 class Overload:
@@ -22,6 +24,7 @@ class Overload:
     def __init__(self, stale_s: float, now: float) -> None:
         self._late_s = LATE_SHARE * stale_s
         self._drops = self._lates = self._scored = 0
+        self._bad: deque[bool] = deque(maxlen=LOOKS)
         self._looked_s = now
         self._governor = Governor()
 
@@ -43,7 +46,9 @@ class Overload:
         """Look once a second, and tell the streams which gap is in force."""
         if now - self._looked_s < LOOK_S:
             return
-        late = self._drops > 0 or self._lates > max(1.0, LATE_AT_ONCE * self._scored)
+        bad = self._drops > 0 or self._lates > max(1.0, LATE_AT_ONCE * self._scored)
+        self._bad.append(bad)
+        late = bad and sum(self._bad) >= BAD
         self._drops = self._lates = self._scored = 0
         self._looked_s, before = now, self._governor.fraction
         if self._governor.step(now, late=late) == before == 1.0:
