@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.cells import FULL, INVARIANTS, left, note, off_by, others
+from tests.faults.cells import INVARIANTS, full, left, note, off_by, others
 from tests.faults.failover import CLUSTER, SENTINEL, cluster, sentinel
 from tests.faults.redis_scene import BACK_S, QUICK, STAGE_FAULTS, RedisScene, play
 from tests.faults.scene import CALM
 from tests.fixtures.history import compare
 from tests.fixtures.redis import RedisFactory, RedisServer
 
-FAULTS = tuple(STAGE_FAULTS) if FULL else QUICK
+FAULTS = tuple(STAGE_FAULTS) if full() else QUICK
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -42,7 +42,7 @@ def test_delivery_when(
     note(record_property, fault, invariant, partial(judge, scene, fault, invariant))
 
 
-@pytest.mark.skipif(not FULL, reason="by make faults; tests/service has them with the publisher alone")
+@pytest.mark.skipif(not full(), reason="by make faults; tests/service has them with the publisher alone")
 @pytest.mark.parametrize("fault", [SENTINEL, CLUSTER])
 def test_delivery_goes_on_after(
     fault: str,

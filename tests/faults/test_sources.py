@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.faults.cells import FULL, INVARIANTS, judge, note
+from tests.faults.cells import INVARIANTS, full, judge, note
 from tests.faults.scene import Scene, play
 from tests.faults.sources import SOURCE_FAULTS
 from tests.fixtures.redis import RedisServer
 
-MANY, FAULT_S = (38, 60.0) if FULL else (12, 7.0)
+MANY, FAULT_S = (38, 60.0) if full() else (12, 7.0)
 pytestmark = pytest.mark.timeout(400)
 
 
