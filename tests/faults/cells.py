@@ -28,7 +28,7 @@ PARTS = ("screened_s", "late_s", "dropped_s", "lost_s")
 
 
 def full() -> bool:
-    """``make faults``: on a machine of its own, speed is judged, too. ``make test`` may run beside anything."""
+    """``make faults`` has a machine of its own: speed is judged, too. ``make test`` may run beside others."""
     return os.environ.get("FAULTS_FULL") == "1"
 
 
