@@ -16,6 +16,7 @@ from pipeline.service import publisher as module
 from tests.fixtures.carried import Carried, carrying
 from tests.fixtures.proxy import Proxy, proxied
 from tests.fixtures.redis import RedisFactory, RedisServer, free_port, until
+from tests.fixtures.sentinel import watched
 
 KEY = "framewarden:segments"
 
@@ -257,34 +258,23 @@ def test_an_absence_too_long_for_the_outbox_costs_only_updates_that_a_later_one_
 def test_a_failover_by_sentinel_loses_acknowledged_writes_and_they_are_published_again(
     redis_factory: RedisFactory, tmp_path: Path
 ) -> None:
-    master, replica = redis_factory(), redis_factory(repl_diskless_sync_delay="0")
-    make_streams(master)
-    with master.client() as client:
-        client.xgroup_create(KEY, "archive", id="0")  # it reads nothing: all stays in the outbox
-    with proxied(master.port) as between, replica.client() as follower:
-        follower.replicaof("127.0.0.1", between.port)
-        until(lambda: follower.info("replication")["master_link_status"] == "up")
-        rules = (
-            f"monitor main 127.0.0.1 {master.port} 1",
-            "down-after-milliseconds main 400",
-            "failover-timeout main 5000",
-        )
-        sentinel = redis_factory(sentinel="\n".join(rules))
-        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0"
-        with carrying(tmp_path, url, seed=14) as carried, sentinel.client() as watcher:
+    with watched(redis_factory) as pair:
+        master, replica, follower = pair.master, pair.replica, pair.follower
+        make_streams(master)
+        with master.client() as client:
+            client.xgroup_create(KEY, "archive", id="0")  # it reads nothing: all stays in the outbox
+        with carrying(tmp_path, pair.url, seed=14) as carried:
             carried.feed(20, through=True)
             until(lambda: follower.xlen(KEY) == len(kept(master)))
-            until(lambda: len(watcher.sentinel_slaves("main")) == 1)
-            between.black_hole = True
+            pair.between.black_hole = True
             carried.feed(30, through=True)  # acknowledged by the master alone
             lost = len(kept(master)) - int(follower.xlen(KEY))
             assert lost > 10
-            master.kill()
-            until(lambda: watcher.sentinel_get_master_addr_by_name("main")[1] == replica.port, 40)
+            pair.fail_over()
             carried.feed(20)
             verdict = carried.verdict()
             assert carried.publisher.state.republished >= lost
-        assert between.struck["black_hole"] > 0
+        assert pair.between.struck["black_hole"] > 0
         names = {fields["id"] for _, fields in kept(replica)}
         assert {event.id for event in carried.history.accepted if event.topic == "segments"} <= names
     assert verdict.good, str(verdict)
