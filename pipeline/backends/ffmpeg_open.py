@@ -40,7 +40,7 @@ def open_container(
 
 def _open_file(path: Path, settings: SourceSettings, monotonic: Callable[[], float]) -> Opened:
     _check_file(path, settings)
-    check_file(path, settings.shown, settings.limits)
+    upright = check_file(path, settings.shown, settings.limits)
     deadline = Deadline(settings.limits.open_s, monotonic)
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS} | bounds(settings.limits)
     name = f"file:{path}"  # so that a colon in a file's name is not taken for a protocol
@@ -48,7 +48,7 @@ def _open_file(path: Path, settings: SourceSettings, monotonic: Callable[[], flo
     with map_errors(settings.shown, deadline, remote=False, limits=settings.limits) as lines:
         container = av.open(name, options=options, timeout=waits, metadata_errors="replace")
         rotation = 0
-        if container.format.name.split(",")[0] in _ROTATED:
+        if container.format.name.split(",")[0] in _ROTATED and not upright:
             with av.open(name, options=options, timeout=waits, metadata_errors="replace") as second:
                 rotation = _rotation(second, settings.limits)
     return Opened(container, deadline, rotation=rotation, oversized=oversized(lines))

@@ -16,6 +16,8 @@ from pipeline.limits import Limits
 MOST_BOXES = 1_000_000
 """A day of fragments of a tenth of a second."""
 _BRANCHES = frozenset(b"moov hoov moof trak traf mdia minf stbl mvex edts udta avss gmhd tref dinf".split())
+_UPRIGHT = struct.pack(">9I", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+"""The display matrix that changes nothing."""
 _PER_SAMPLE = 0xF00  # flags of a trun that stores something for each sample, so that its length bounds it
 
 
@@ -26,21 +28,22 @@ class Readable(Protocol):
     def seek(self, offset: int, whence: int = 0, /) -> int: ...
 
 
-def check_file(path: str | os.PathLike[str], shown: str, limits: Limits) -> None:
+def check_file(path: str | os.PathLike[str], shown: str, limits: Limits) -> bool:
     """``check_index`` of a local file. One that cannot be read is let pass: whoever opens it next will say.
 
     :raises SourceUnsupported: see there."""
     try:
         with open(path, "rb") as file:
-            check_index(file, file.seek(0, os.SEEK_END), shown, limits)
+            return check_index(file, file.seek(0, os.SEEK_END), shown, limits)
     except OSError:
-        return
+        return False
 
 
 def check_index(
     file: Readable, size: int, shown: str, limits: Limits, *, fragments: int = MOST_BOXES
-) -> None:
-    """Look at all headers of ``file`` (``size`` bytes), those of so many ``fragments`` at most.
+) -> bool:
+    """Look at all headers of ``file`` (``size`` bytes), those of so many ``fragments`` at most. True when
+    they say that it is shown as it is stored: no track of it is rotated.
 
     :raises SourceUnsupported: they announce more than ``limits`` allow."""
     announced, seen = _Announced(shown, limits), 0
@@ -50,12 +53,13 @@ def check_index(
             continue
         seen += kind == b"moof"
         if seen > fragments:
-            return
+            break
         if length > limits.index_bytes:
             raise SourceUnsupported(
                 f"{shown}: its index has {length} bytes; limits.index_bytes allows {limits.index_bytes}"
             )
         announced.box(kind, memoryview(_at(file, offset, length)))
+    return announced.upright
 
 
 def too_many_tracks(shown: str, limits: Limits) -> SourceUnsupported:
@@ -122,6 +126,12 @@ class _Announced:
         self._limits = limits
         self._seen = self._tracks = self._samples = 0
         self._track = _Track(set())
+        self._shown_as: set[bytes] = set()
+
+    @property
+    def upright(self) -> bool:
+        """Whether there are tracks, and none of them is rotated or moved for display."""
+        return self._shown_as == {_UPRIGHT}
 
     def one_more(self) -> None:
         """:raises SourceUnsupported: that was one box too many."""
@@ -137,6 +147,10 @@ class _Announced:
             self._trak(content)
         elif kind in _BRANCHES:
             self._inside(content)
+        elif kind in (b"tkhd", b"mvhd") and len(content) >= 4:
+            start = (52, 40) if kind == b"tkhd" else (48, 36)
+            offset = start[0] if content[0] == 1 else start[1]
+            self._shown_as.add(bytes(content[offset : offset + 36]))
         elif kind == b"hdlr" and len(content) >= 12:
             self._track.handlers.add(bytes(content[8:12]))
         elif kind == b"stts" and len(content) >= 16:

@@ -16,16 +16,19 @@ from pipeline.service.marks import Marks
 class Turns:
     """No more decoders at work than cores: the others wait their turn instead of sharing every core's cache.
 
-    Every decode call is marked with its stream, so that a crash can be put down to it."""
+    Keyframes that are decoded alone and packets of a sequence have turns of their own: a sequence brings
+    dozens of short calls a second, and if each waited behind keyframes its stream would fall ever further
+    behind. Every decode call is marked with its stream, so that a crash can be put down to it."""
 
     def __init__(self, at_once: int, marks: Marks) -> None:
-        self._turn = threading.Semaphore(at_once)
+        self._alone = threading.Semaphore(at_once)
+        self._in_sequence = threading.Semaphore(at_once)
         self._marks = marks
 
     @contextmanager
-    def of(self, number: int) -> Iterator[None]:
-        """Stream ``number``'s turn."""
-        with self._turn, self._marks.decoding(number):
+    def of(self, number: int, *, alone: bool = False) -> Iterator[None]:
+        """Stream ``number``'s turn; ``alone``: for one keyframe by itself."""
+        with self._alone if alone else self._in_sequence, self._marks.decoding(number):
             yield
 
 
@@ -106,7 +109,7 @@ class AdmittedDecoder:
 
     def still(self, packet: Packet) -> Picture | None:
         """See ``Decoder.still``."""
-        return self._in_turn(lambda decoder: decoder.still(packet))
+        return self._in_turn(lambda decoder: decoder.still(packet), alone=True)
 
     def decode(self, packet: Packet, *, wanted: bool = True) -> Iterable[Picture]:
         """See ``Decoder.decode``."""
@@ -124,8 +127,8 @@ class AdmittedDecoder:
         """See ``Decoder.close``."""
         self._decoder.close()
 
-    def _in_turn(self, work: Callable[[Decoder], T]) -> T:
-        with self._turns.of(self._number):
+    def _in_turn(self, work: Callable[[Decoder], T], *, alone: bool = False) -> T:
+        with self._turns.of(self._number, alone=alone):
             try:
                 return work(self._decoder)
             except SourceUnsupported as why:

@@ -24,9 +24,10 @@ class Slot(ctypes.Structure):
 Board = ctypes.Array[Slot]
 
 
-def board(slots: int) -> Board:
-    """Shared memory for so many decode calls at a time; goes to a worker with its plan."""
-    return SPAWN.RawArray(Slot, slots)
+def board(at_once: int) -> Board:
+    """Shared memory for the decode calls of a worker, so many of each kind at a time (``Turns``); goes to it
+    with its plan."""
+    return SPAWN.RawArray(Slot, 2 * at_once)
 
 
 def marked(board: Board) -> dict[int, float]:

@@ -57,11 +57,20 @@ class Opener:
                 if not self._is_awaited(url, error) or self._backoff.is_outage(now):
                     raise
                 self._tell(str(error))
-                if self._stop.wait(self._backoff.next_wait(now)):
+                self.pause(url)
+                if self._stop.is_set():
                     raise
             else:
                 self._tell("")
                 return source
+
+    def pause(self, url: str) -> None:
+        """Wait before the next attempt at ``url``."""
+        wait_s = self._backoff.next_wait(time.monotonic())
+        if inputs.is_remote(url):
+            self._gate.pause(inputs.split_url(url).host, wait_s, self._stop)
+        else:
+            self._stop.wait(wait_s)
 
     def _is_awaited(self, url: str, error: SourceError) -> bool:
         return self._wait and error.reason in AWAY and inputs.is_remote(url)

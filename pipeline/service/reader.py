@@ -102,7 +102,7 @@ class Reader:
             failed = self._contained(lambda: self._item(Item(), self._stream.url), Item())
             if not self._live and not self._stream.loop:
                 return failed
-            self._stop.wait(self._backoff.next_wait(time.monotonic()))
+            self._opener.pause(self._stream.url)
         return None
 
     def _run_files(self) -> str | None:
@@ -119,7 +119,7 @@ class Reader:
             if not self._stream.loop:
                 return failed
             if len(bad) == len(failures):
-                self._stop.wait(self._backoff.next_wait(time.monotonic()))
+                self._opener.pause(self._stream.url)
         return None
 
     def _run_watch(self) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import random
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,7 +52,11 @@ class HostGate:
     """At most eight connects at once to a host, so that a switch that comes back is not stormed.
 
     With ``path``, eight of all processes that share that file: a place is a locked byte of it, which a
-    process that dies gives back. Hosts whose names have one checksum share their places."""
+    process that dies gives back. Hosts whose names have one checksum share their places.
+
+    Whoever waits to call again on a host is told when it answers somebody after ``MOST_S`` of silence: all of
+    its streams are then back after one wait, not each after its own. One that answers now and then, and fails
+    again, is called by each in its own time."""
 
     def __init__(self, path: Path | None = None, each: int = CONNECTS_PER_HOST) -> None:
         self._path = path
@@ -59,15 +64,39 @@ class HostGate:
         self._file: int | None = None
         self._held: set[int] = set()  # by this process: its threads do not lock each other out
         self._lock = threading.Lock()
+        self._answered: dict[str, float] = {}  # monotonic seconds
+        self._returned: dict[str, float] = {}
+        self._returns = threading.Condition()
+
+    def pause(self, host: str, seconds: float, stop: threading.Event) -> None:
+        """Wait so long before the next attempt, or until the host is back, or ``stop`` is set."""
+        until = time.monotonic() + seconds
+        with self._returns:
+            before = self._returned.get(host)
+            while self._returned.get(host) == before and not stop.is_set():
+                left = until - time.monotonic()
+                if left <= 0.0:
+                    return
+                self._returns.wait(min(left, POLL_S))
+
+    def _note_answer(self, host: str) -> None:
+        with self._returns:
+            now = time.monotonic()
+            if now - self._answered.get(host, float("-inf")) >= MOST_S:
+                self._returned[host] = now
+                self._returns.notify_all()
+            self._answered[host] = now
 
     @contextmanager
     def connecting(self, host: str, stop: threading.Event) -> Iterator[None]:
-        """Wait for a place; goes on without one when ``stop`` is set."""
+        """Wait for a place; goes on without one when ``stop`` is set. The block raises when the host does not
+        answer."""
         place = self._take(host)
         while place is None and not stop.wait(POLL_S):
             place = self._take(host)
         try:
             yield
+            self._note_answer(host)
         finally:
             if place is not None:
                 self._give_back(place)

@@ -1,6 +1,7 @@
 """Every stream of a run, wherever it is: waiting, on a worker, leaving one, or set apart."""
 
 import dataclasses
+import math
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -19,6 +20,12 @@ from pipeline.service.orders import Add, Done
 from pipeline.service.records import Records
 from pipeline.service.state import failed_event
 
+START_S = 0.12
+"""CPU seconds that are set apart for the start of a live stream. It takes half of that, as a rule: the
+index of a ten-minute film (28 ms), one keyframe (30), its scores (10). The rest is for those that run."""
+MOST_APART_S = 2.0
+"""Two live streams do not wait longer than this for each other, however long their gap may be."""
+
 
 class Roster:
     """Jobs by their numbers, and those that wait for a worker."""
@@ -29,6 +36,7 @@ class Roster:
         self.queue: deque[Job] = deque(self.jobs.values())
         self._records = records
         self._next = max(self.jobs, default=0) + 1
+        self._opened_s = float("-inf")  # when the live stream that was told last will open
         self._past = 0  # segments of streams that have left
         self._log = structlog.get_logger()
 
@@ -192,7 +200,7 @@ class Roster:
         if self._records.blocked(job.stream.id):
             return None
         if job.open_at_s is None:
-            job.open_at_s = time.monotonic() + self._stagger_s(job)
+            job.open_at_s = self._opening_s(job)
         return Add(
             job.number,
             job.stream,
@@ -204,13 +212,17 @@ class Roster:
             job.segments,
         )
 
-    def _stagger_s(self, job: Job) -> float:
-        """Live streams start over one gap, not at once: their keyframes are then decoded one after the
-        other."""
-        live = [other.number for other in self.jobs.values() if other.kind == "live"]
+    def _opening_s(self, job: Job) -> float:
+        """When to open, in monotonic seconds. Live streams start one after the other, evenly over one gap or
+        as many as their starts need: their keyframes then stay apart. Nothing else waits."""
+        now = time.monotonic()
         if job.kind != "live":
-            return 0.0
-        return live.index(job.number) / len(live) * self.config.sampling_of(job.stream).max_gap_s
+            return now
+        live = sum(other.kind == "live" for other in self.jobs.values())
+        gap_s = min(self.config.sampling_of(job.stream).max_gap_s, MOST_APART_S)
+        gaps = math.ceil(live * START_S / plan.cores() / gap_s)
+        self._opened_s = max(now, self._opened_s + gaps * gap_s / live)
+        return self._opened_s
 
     def _ledger(self, job: Job) -> dict[str, Any] | None:
         """How far a live stream's account got: as recorded, or as handed over, whichever saw more."""

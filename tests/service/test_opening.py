@@ -178,3 +178,48 @@ def test_a_gate_whose_file_cannot_be_made_still_lets_connect(tmp_path: Path) -> 
     with gate.connecting("camera", NEVER):
         assert gate._held
     assert not gate._held
+
+
+# ---- back together -----------------------------------------------------------------------------------------
+
+
+def _answer(gate: HostGate, host: str) -> None:
+    with gate.connecting(host, NEVER):
+        pass
+
+
+def _waiting(gate: HostGate, host: str) -> "tuple[threading.Thread, threading.Event]":
+    """A thread that waits a minute to call on ``host``, and what says that it has stopped to wait."""
+    done = threading.Event()
+
+    def wait() -> None:
+        gate.pause(host, 60.0, NEVER)
+        done.set()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread, done
+
+
+def test_who_waits_for_a_host_is_told_when_it_answers_another_stream() -> None:
+    gate = HostGate()
+    _, done = _waiting(gate, "camera")
+    _answer(gate, "another camera")
+    assert not done.wait(0.3)
+    _answer(gate, "camera")
+    assert done.wait(20)
+
+
+def test_a_host_that_answers_all_the_time_is_not_called_by_all_whenever_it_does() -> None:
+    gate = HostGate()
+    _answer(gate, "camera")
+    _, done = _waiting(gate, "camera")
+    _answer(gate, "camera")
+    assert not done.wait(0.5)
+
+
+def test_a_wait_ends_with_its_time_or_when_it_is_told_to_stop() -> None:
+    gate, stop = HostGate(), threading.Event()
+    gate.pause("camera", 0.01, NEVER)
+    stop.set()
+    gate.pause("camera", 60.0, stop)
