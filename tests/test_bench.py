@@ -264,8 +264,9 @@ def test_keyframes_are_needed_as_rarely_as_the_gap_allows(gop_s: float, every_s:
 
 def test_a_stream_costs_what_more_streams_add_and_the_base_is_the_rest() -> None:
     """238 MB with one, 342 with three: 52 a stream over 186."""
-    assert judge.memory(342.0, 3, 238.0) == (186.0, 52.0)
+    assert judge.memory(342.0, 3, judge.Few(1, 238.0)) == (186.0, 52.0)
     assert judge.memory(238.0, 1, None) == (None, None)
+    assert judge.memory(342.0, 3, judge.Few(3, 342.0)) == (None, None)
 
 
 def row(name: str = "s001", **changes: Any) -> dict[str, Any]:
@@ -303,7 +304,9 @@ def window(before: list[dict[str, Any]], after: list[dict[str, Any]], **changes:
 def test_a_run_in_which_all_is_well_keeps_every_promise_but_the_one_on_its_memory() -> None:
     """1 CPU second in 10 s on two streams: 0.1 cores, 50 ms a stream-second; 20 MB a stream are too much."""
     found = judge.judge(
-        window([row(), row("s002")], [row(frames=35), row("s002", frames=35)]), one_mb=280.0, lean=True
+        window([row(), row("s002")], [row(frames=35), row("s002", frames=35)]),
+        few=judge.Few(1, 280.0),
+        lean=True,
     )
     assert found.broken == "at most 8 MB a stream: 20.0 MB"
     assert (found.cores, found.ms, found.samples_a_second) == (0.1, 50.0, 1.0)
@@ -331,7 +334,7 @@ def test_a_run_in_which_all_is_well_keeps_every_promise_but_the_one_on_its_memor
 def test_a_broken_promise_is_named_with_what_was_seen(
     before: dict[str, Any], after: dict[str, Any], changes: dict[str, Any], broken: str
 ) -> None:
-    found = judge.judge(window([row(**before)], [row(**after)], **changes), one_mb=None)
+    found = judge.judge(window([row(**before)], [row(**after)], **changes), few=None)
     assert not found.kept
     assert broken in found.broken
 
@@ -347,7 +350,7 @@ def test_a_broken_promise_is_named_with_what_was_seen(
 def test_what_happened_before_the_window_or_may_still_be_scored_breaks_nothing(
     before: dict[str, Any], after: dict[str, Any]
 ) -> None:
-    found = judge.judge(window([row(**before)], [row(**after)]), one_mb=None)
+    found = judge.judge(window([row(**before)], [row(**after)]), few=None)
     assert found.kept, found.broken
 
 
@@ -357,7 +360,7 @@ def test_of_an_overload_it_is_told_who_was_cut_and_how_far() -> None:
     cut["coverage"] = {"screened_s": 62.0, "late_s": 0.0, "dropped_s": 8.0, "lost_s": 0.0}
     second = row("s002")
     second["coverage"] = second["coverage"] | {"screened_s": 70.0}
-    found = judge.judge(window([row(), row("s002")], [cut, second]), one_mb=None)
+    found = judge.judge(window([row(), row("s002")], [cut, second]), few=None)
     assert found.groups == (
         judge.Group(0, 1, 1, 10.0, 10.0, 2.0, 0.0, 8.0, 0.0),
         judge.Group(1, 1, 0, 2.0, 2.0, 10.0, 0.0, 0.0, 0.0),
@@ -377,7 +380,7 @@ def test_what_stops_the_next_stream_is_the_cpu_something_else_or_nothing_yet(
     machine_s: float, dropped: dict[str, int], said: str
 ) -> None:
     after = row(drops=dropped, frames=35)
-    found = judge.judge(window([row()], [after], machine_s=machine_s), one_mb=None)
+    found = judge.judge(window([row()], [after], machine_s=machine_s), few=None)
     assert said in judge.stops(found, {"demux": 2.0, "decode": 15.0}, 2)
     nothing = replace(found, samples_a_second=0.0)
     assert "no stream could be carried" in judge.stops(nothing, {"demux": 2.0, "decode": -2.0}, 2)
@@ -415,7 +418,7 @@ def test_the_flagged_share_is_spread_and_at_least_one(count: int, share: float, 
 
 def finding(count: int, kept: bool) -> Finding:
     promise = Promise("nothing dropped", kept, "nothing was" if kept else "overload 3")
-    found = judge.judge(window([row()], [row()]), one_mb=None)
+    found = judge.judge(window([row()], [row()]), few=None)
     return replace(found, streams=count, promises=(promise,))
 
 

@@ -23,6 +23,14 @@ CLOSE = 0.03
 
 
 @dataclass(frozen=True, slots=True)
+class Few:
+    """What so many streams hold: enough of them to make every batch size and decoder be used."""
+
+    streams: int
+    memory_mb: float
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """What became of the streams of one priority: how many there are, how many were stretched at the end of
     the window and to which gap at most, the worst gap since the start, seconds of the window by fate."""
@@ -42,7 +50,7 @@ class Group:
 class Finding:
     """What a run came to. CPU in seconds over the window, ``ms`` a stream-second, ``cores`` ours,
     ``other_cores`` at work for others and the host, ``thread_cores`` of the busiest thread; latencies in ms;
-    memory in MB, ``memory_each_mb`` over the base (None: one stream only). ``ready_s`` and ``warm_s`` passed
+    memory in MB, ``memory_each_mb`` over the base (None: few streams only). ``ready_s`` and ``warm_s`` passed
     before the window. ``segments`` were opened since the start, on ``flagged`` streams with something to
     flag."""
 
@@ -92,13 +100,13 @@ class Finding:
         return "; ".join(f"{promise.name}: {promise.said}" for promise in self.promises if not promise.kept)
 
 
-def judge(window: Window, *, one_mb: float | None, lean: bool = False) -> Finding:
-    """Judge a window. ``one_mb`` is the memory of a run with a single stream (None: not measured); ``lean``:
+def judge(window: Window, *, few: Few | None, lean: bool = False) -> Finding:
+    """Judge a window. ``few`` is the memory of a run with few streams (None: not measured); ``lean``:
     the film is one for which memory is promised."""
     rows = window.after["streams"]
     count = len(rows)
     earlier = {row["id"]: row for row in window.before["streams"]}
-    base_mb, each_mb = memory(window.memory_mb, count, one_mb)
+    base_mb, each_mb = memory(window.memory_mb, count, few)
     latency, latency_of, with_start = _latency(window)
     drops: Counter[str] = Counter()
     for row in rows:
@@ -138,12 +146,12 @@ def judge(window: Window, *, one_mb: float | None, lean: bool = False) -> Findin
     )
 
 
-def memory(all_mb: float, count: int, one_mb: float | None) -> tuple[float | None, float | None]:
-    """Base and MB a stream, from a run of ``count`` streams and one of a single stream."""
-    if one_mb is None or count < 2:
+def memory(all_mb: float, count: int, few: Few | None) -> tuple[float | None, float | None]:
+    """Base and MB a stream, from a run of ``count`` streams and one of fewer."""
+    if few is None or count <= few.streams:
         return None, None
-    each_mb = (all_mb - one_mb) / (count - 1)
-    return one_mb - each_mb, each_mb
+    each_mb = (all_mb - few.memory_mb) / (count - few.streams)
+    return few.memory_mb - few.streams * each_mb, each_mb
 
 
 def shares(ms: float, alone: Mapping[str, float]) -> dict[str, float]:

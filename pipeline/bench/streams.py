@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.bench import films, judge, parts, peers, rtsp, service, streams_report
-from pipeline.bench.judge import Finding
+from pipeline.bench.judge import Few, Finding
 from pipeline.bench.machine import cores
 from pipeline.bench.material import ORDINARY, Material
 from pipeline.bench.peers import Say
@@ -17,8 +17,9 @@ from pipeline.flow.sample import SamplingRules
 
 Kind = Literal["realtime", "rtsp"]
 
-ONE_S = 6.0
-"""The run with a single stream, which gives the base of memory, lasts this long."""
+FEW, FEW_S = 4, 10.0
+"""So many streams for so many seconds give the base of memory. One alone would leave to the others what is
+paid once: the engine's larger batches, a second decoder."""
 WARM_S, WARM_SHARE = 15.0, 0.25
 PEER_S = 60.0
 """Film that parts and peers are measured on, at most."""
@@ -59,7 +60,7 @@ def bench(film: Material, options: Options, say: Say, flagged: Path | None = Non
         path, seconds=seconds, every_s=max_gap_s, model=options.model, start_up=False, say=say
     )
     with _urls(path, options.kind) as (url, server_pid):
-        one_mb = _one(Streams([url(path)], options.model, ONE_S, 0.0, server_pid), options, say)
+        few = _few(url(path), server_pid, options, say)
 
         def run(count: int) -> Finding:
             warm_s = min(WARM_S, WARM_SHARE * options.seconds)
@@ -67,7 +68,7 @@ def bench(film: Material, options: Options, say: Say, flagged: Path | None = Non
             urls = [url(flagged if flagged and place in places else path) for place in range(count)]
             wanted = Streams(urls, options.model, options.seconds, warm_s, server_pid, places, options.spread)
             lean = film.name == ORDINARY.name and not places
-            found = judge.judge(service.watch(wanted, say), one_mb=one_mb, lean=lean)
+            found = judge.judge(service.watch(wanted, say), few=few, lean=lean)
             say(f"{count} streams: {found.cores:.2f} cores, {found.broken or 'every promise kept'}")
             return found
 
@@ -84,10 +85,13 @@ def chosen(count: int, share: float) -> frozenset[int]:
     return frozenset(place * count // number for place in range(number))
 
 
-def _one(streams: Streams, options: Options, say: Say) -> float | None:
-    """Memory of a run with a single stream in MB, when there is to be another with more."""
-    several = options.count > 1 or options.find_limit
-    return service.watch(streams, say).memory_mb if several else None
+def _few(url: str, server_pid: int | None, options: Options, say: Say) -> Few | None:
+    """Memory of a run with few streams, when there is to be another with more."""
+    count = FEW if options.find_limit else min(FEW, options.count - 1)
+    if count < 1:
+        return None
+    streams = Streams([url] * count, options.model, FEW_S, 0.0, server_pid)
+    return Few(count, service.watch(streams, say).memory_mb)
 
 
 @contextmanager
