@@ -189,8 +189,8 @@ def build_plan(
     report = verify_graph(judge, graph, precision, threads)
     if not report.ok:
         raise ModelError(
-            f"model {judge.manifest.name}: its {precision} graph is not used: {'; '.join(report.faults)}; "
-            "use another --precision"
+            f"model {judge.manifest.name}: its {precision} graph is not used: {'; '.join(report.faults)}, "
+            f"of {report.frames} pictures; {_cure(report)}"
         )
     here = registry.gpu_target()
     say(f"building the plan for {target or 'this GPU'}")
@@ -215,6 +215,15 @@ def build_plan(
     if here is not None and target in (None, here):
         report = keep_plan(judge, engine, out, precision.replace("fp", "f"), max_batch)
     return Built(report, out, len(plan.data), seconds)
+
+
+def _cure(report: Verification) -> str:
+    """For a graph that is not right; of few pictures one may make all the difference."""
+    return (
+        "use another --precision"
+        if report.enough
+        else f"try --frames {engines.FRAMES}, or another --precision"
+    )
 
 
 def keep_plan(judge: Judge, engine: str, plan: Path, precision: str, max_batch: int) -> Verification:

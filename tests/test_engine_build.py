@@ -1,6 +1,5 @@
 """Engines that are built: quantized graphs, plans, the cache, and which of them are used."""
 
-import ast
 import importlib
 from pathlib import Path
 
@@ -8,11 +7,11 @@ import numpy as np
 import pytest
 
 from pipeline import engine_build, engine_cache, engines
-from pipeline.backends import build_tensorrt, classify_openvino, classify_tensorrt, onnx_graph, registry
+from pipeline.backends import classify_openvino, registry
 from pipeline.engine_build import Judge
 from pipeline.engine_cache import Key
 from pipeline.engines import Verification
-from pipeline.errors import BackendError, ConfigError, ModelError
+from pipeline.errors import ModelError
 from pipeline.manifest import Manifest
 from pipeline.material import Chosen, Material, calibration, choose, near
 from tests.fixtures.own_model import write_manifest
@@ -124,14 +123,14 @@ def test_a_graph_for_a_gpu_is_verified_on_the_cpu(judge: Judge, precision: str) 
 
 
 def test_a_graph_in_half_precision_reads_the_half_floats_that_a_gpu_s_pool_writes(judge: Judge) -> None:
-    onnx = pytest.importorskip("onnx")
+    onnx = importlib.import_module("onnx")
     graph = onnx.load_from_string(engine_build.prepared(judge, "fp16")).graph
     kinds = [one.type.tensor_type.elem_type for one in (*graph.input, *graph.output)]
     assert kinds == [onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT]
 
 
 def test_a_graph_for_int8_has_signed_symmetric_quantization_as_tensorrt_wants_it(judge: Judge) -> None:
-    onnx = pytest.importorskip("onnx")
+    onnx = importlib.import_module("onnx")
     graph = onnx.load_from_string(engine_build.prepared(judge, "int8")).graph
     zeros = {node.input[2] for node in graph.node if node.op_type == "QuantizeLinear"}
     points = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.name in zeros]
@@ -171,6 +170,42 @@ def test_a_plan_for_greater_batches_serves_smaller_ones_but_not_the_other_way_ro
     assert engine_cache.accepted(plan_key(mine, 8, target="L4 sm_89"), "model.plan") is None
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"weights": "1" * 64},
+        {"engine": "tensorrt-rtx"},
+        {"precision": "int8"},
+        {"runtime": "tensorrt 10.16, driver 13000"},
+        {"target": "Tesla T4 sm_76"},
+        {"recipe": "2"},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_plan_is_for_its_weights_engine_precision_versions_and_gpu_only(
+    mine: Manifest, other: dict[str, str]
+) -> None:
+    right = Verification("mine", "tensorrt-f16", "onnxruntime-f32", 1000, 0.3, 1.0, 0.0, 0.0, 0.05)
+    about = {
+        "weights": "0" * 64,
+        "engine": "tensorrt",
+        "precision": "f16",
+        "runtime": "tensorrt 10.16, driver 12020",
+        "target": "Tesla T4 sm_75",
+        "recipe": "1",
+    }
+
+    def key(**about: str) -> Key:
+        named = {name: about[name] for name in ("runtime", "target", "recipe")}
+        return engine_cache.key_of(
+            mine, about["weights"], about["engine"], about["precision"], max_batch=16, **named
+        )
+
+    engine_cache.keep(key(**about), {"model.plan": b"plan"}, right, {})
+    assert engine_cache.accepted(key(**about), "model.plan") is not None
+    assert engine_cache.accepted(key(**{**about, **other}), "model.plan") is None
+
+
 def test_what_a_build_found_of_kernels_is_kept_for_this_version_and_kind_of_gpu() -> None:
     place = engine_cache.timings("tensorrt 10.16", "sm_75")
     for data in (b"first", b"second"):
@@ -181,69 +216,23 @@ def test_what_a_build_found_of_kernels_is_kept_for_this_version_and_kind_of_gpu(
     assert place != engine_cache.timings("tensorrt 10.16", "sm_89")
 
 
-# ---- TensorRT without a GPU -------------------------------------------------------------------------------
-
-
-def test_what_is_used_of_tensorrt_is_there_in_the_real_bindings_of_tensorrt_rtx() -> None:
-    trt = importlib.import_module("tensorrt_rtx")
-    used = [build_tensorrt.SURFACE, build_tensorrt.RTX_SURFACE, classify_tensorrt.SURFACE]
-    for table in used:
-        for kind, names in table.items():
-            missing = [name for name in names if not hasattr(getattr(trt, kind), name)]
-            assert not missing, f"{kind} has no {missing}"
-
-
-@pytest.mark.parametrize("module", [build_tensorrt, classify_tensorrt])
-def test_nothing_else_of_tensorrt_is_used(module: object) -> None:
-    """Every attribute of the objects that come from TensorRT stands in the table that is checked above."""
-    owners = {"builder", "network", "parser", "config", "profile", "engine", "_engine", "context", "_context"}
-    owners |= {"_runtime"}
-    allowed = {
-        name
-        for one in (build_tensorrt, classify_tensorrt)
-        for names in one.SURFACE.values()
-        for name in names
-    }
-    allowed |= {name for names in build_tensorrt.RTX_SURFACE.values() for name in names}
-    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))  # type: ignore[attr-defined]
-    used = {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and _last(node.value) in owners
-    }
-    assert used
-    assert used <= allowed | {"rpartition"}
-
-
-def _last(node: ast.AST) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
-def test_without_a_gpu_its_classifiers_say_so_before_they_touch_their_engines(mine: Manifest) -> None:
-    if registry.gpu_target() is not None:
-        pytest.skip("this machine has a GPU: the contract tests run the classifier on it")
-    for engine in ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda"):
-        with pytest.raises(BackendError, match=r"the GPU failed to open a stream|needs CuPy"):
-            registry.open_classifier(mine, engine=engine, threads=1, max_batch=4)
-
-
-def test_both_shipped_models_build_for_a_t4_in_half_precision() -> None:
-    for name in engines.shipped():
-        manifest = engines.load_manifest(name)
-        graph = onnx_graph.halved(onnx_graph.clean(engines.weights(manifest))).SerializeToString()
-        plan = build_tensorrt.build_plan(
-            graph, manifest.spec, engine="tensorrt-rtx", target="sm_75", max_batch=16
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_no_plan_is_made_of_a_graph_that_is_not_within_the_tolerance(
+    judge: Judge, tmp_path: Path, precision: str
+) -> None:
+    accepts = {"f32": 0.002, "f16": 1e-9, "int8": 1e-9}
+    strict = engines.load_manifest(str(write_manifest(tmp_path, tolerance=accepts)))
+    with pytest.raises(
+        ModelError, match=f"its {precision} graph is not used: .* of 1000 pictures; use another"
+    ):
+        engine_build.build_plan(
+            Judge(strict, judge.material, judge.chosen, "onnxruntime-f32"),
+            engine="tensorrt-rtx",
+            precision=precision,
+            target="sm_75" if precision == "fp16" else "sm_89",
+            max_batch=4,
+            out=tmp_path / "mine.plan",
+            threads=1,
+            say=print,
         )
-        assert len(plan.data) > 5_000_000
-
-
-def test_a_target_that_tensorrt_rtx_does_not_know_is_answered_with_those_it_does(mine: Manifest) -> None:
-    graph = onnx_graph.clean(engines.weights(mine)).SerializeToString()
-    with pytest.raises(ConfigError, match=r"--target sm_10: .* builds for sm_75, sm_80"):
-        build_tensorrt.build_plan(graph, mine.spec, engine="tensorrt-rtx", target="sm_10", max_batch=4)
-
-
-def test_a_graph_in_fp32_is_refused_for_a_t4_with_the_compilers_reason(mine: Manifest) -> None:
-    graph = onnx_graph.clean(engines.weights(mine)).SerializeToString()
-    with pytest.raises(ModelError, match=r"cannot compile the graph for sm_75: .*FP32 GEMM is not supported"):
-        build_tensorrt.build_plan(graph, mine.spec, engine="tensorrt-rtx", target="sm_75", max_batch=4)
+    assert not (tmp_path / "mine.plan").exists()

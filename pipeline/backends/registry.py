@@ -52,6 +52,8 @@ ENGINES: dict[str, Engine] = {
 }
 """A name with a precision fixes it, one without leaves the choice to the engine."""
 
+LEAST_CUDA = 12020
+"""Of the driver, as it counts: what the packages for CUDA 12 ask for (driver 535)."""
 INSTALL_GPU = 'pip install "framewarden[gpu]"'
 INSTALL_CUDA = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
 
@@ -134,7 +136,7 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"], engine: str = "auto") -
 def gpu_pieces(engine: str = "auto") -> list[Piece]:
     """What work on a GPU with this engine needs, in the order in which a person would mend it."""
     packages = [_package("cupy", "cupy"), _package("PyNvVideoCodec", "PyNvVideoCodec"), _scorer(engine)]
-    return [_driver(), *packages, *_gpu_backends()]
+    return [_driver(), _video(), *packages, *_gpu_backends()]
 
 
 def _driver() -> Piece:
@@ -146,7 +148,22 @@ def _driver() -> Piece:
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
         return Piece(name, False, "the driver shows no GPU; in a container, start it with access to the GPU")
+    newest = ctypes.c_int(0)
+    if driver.cuDriverGetVersion(ctypes.byref(newest)) != 0 or newest.value < LEAST_CUDA:
+        found = f"{newest.value // 1000}.{newest.value % 1000 // 10}"
+        return Piece(name, False, f"it is for CUDA up to {found}; install driver 535 (CUDA 12.2) or newer")
     return Piece(name, True, f"{count.value} GPU{'s' if count.value > 1 else ''}")
+
+
+def _video() -> Piece:
+    """The driver's part for NVDEC. PyNvVideoCodec wants the encoder's, too, to be imported at all."""
+    for library in ("libnvcuvid.so.1", "libnvidia-encode.so.1"):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            cure = "it comes with the NVIDIA driver; start a container with NVIDIA_DRIVER_CAPABILITIES"
+            return Piece("NVDEC", False, f"{library} was not found; {cure}=compute,utility,video")
+    return Piece("NVDEC", True, "in the driver")
 
 
 def _package(name: str, module: str) -> Piece:

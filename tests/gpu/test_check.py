@@ -72,10 +72,10 @@ def test_an_interpreter_with_nothing_installed_names_all_that_each_part_lacks(tm
     assert code == 1
     assert list(data["versions"]) == ["python"]
     for part in PARTS:
-        why = data["parts"][part.name]["why"].split("; ")
-        for need in part.needs:
-            reasons = [f"{label(name)}: " for name in need.split("|")]
-            assert any(all(reason in said for reason in reasons) for said in why), (part.name, need)
+        gpu, _, absent = data["parts"][part.name]["why"].partition("; not installed: ")
+        assert gpu.startswith("GPU: none: ")
+        needs = [" or ".join(label(name) for name in need.split("|")) for need in part.needs]
+        assert absent.split(", ") == [name for name in dict.fromkeys(needs) if name != "GPU"]
 
 
 def test_a_part_that_nobody_knows_is_answered_with_those_there_are(tmp_path: Path) -> None:
@@ -108,8 +108,10 @@ def test_of_two_packages_that_do_the_same_one_is_enough() -> None:
     either = ("tensorrt|tensorrt_rtx",)
     one = replace(WITH_A_GPU, missing={"tensorrt": "not installed"})
     both = replace(WITH_A_GPU, missing={"tensorrt": "not installed", "tensorrt_rtx": "too old"})
+    none = replace(WITH_A_GPU, missing={"tensorrt": "not installed", "tensorrt_rtx": "not installed"})
     assert one.lacks(either) == []
     assert both.lacks(either) == ["tensorrt: not installed and tensorrt_rtx: too old"]
+    assert none.lacks(either) == ["not installed: tensorrt or tensorrt_rtx"]
 
 
 def test_the_report_says_what_ran_on_which_gpu_and_what_did_not(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_the_report_says_what_ran_on_which_gpu_and_what_did_not(tmp_path: Path) 
         "- failed: `tests.x::test_y`",
         "| GPU | Tesla T4, sm_75, 15360 MiB |",
         "| driver | 550.54, CUDA up to 12.4 |",
-        "| tensorrt | not installed |",
+        "| tensorrt | not installed | tensorrt-cu12 |",
     ):
         assert line in text.splitlines(), line
     found = json.loads(data)
@@ -170,6 +172,31 @@ def test_of_the_tests_for_a_gpu_none_may_fail_and_none_may_skip(tmp_path: Path, 
     found = run(Part("x", "X", "tests", (str(file),), ()), WITH_A_GPU, {})
     assert (found.status, found.tests) == (status, counts)
     assert bool(found.failures) == (status == "failed")
+
+
+@pytest.mark.parametrize("required", ["1", ""])
+def test_a_contract_test_for_a_gpu_skips_loudly_without_one_and_fails_where_one_is_required(
+    required: str,
+) -> None:
+    """The project's own suite, as ``make test`` runs it, with every GPU hidden."""
+    file = "tests/contract/test_frame_pool.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", file, "-k", "carries", "-m", "needs_gpu", "-p", "no:cacheprovider"],
+        cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "REQUIRE_GPU": required},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    last = done.stdout.splitlines()[-1]
+    assert (done.returncode, "skipped" in last, "failed" in last) == (
+        bool(required),
+        not required,
+        bool(required),
+    )
+    assert required or "no usable GPU (" in done.stdout
+    assert required or "REQUIRE_GPU=1 makes this a failure" in done.stdout
 
 
 def test_a_file_without_tests_for_a_gpu_has_not_passed(tmp_path: Path) -> None:

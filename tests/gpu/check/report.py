@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.gpu.check.facts import Facts
+from tests.gpu.check.facts import Facts, package
 
 VERSION = 1
 Status = Literal["passed", "measured", "failed", "not run"]
@@ -80,7 +80,8 @@ class Report:
         lines += _table(("", ""), [(name, str(value)) for name, value in about.items()])
         lines += ["## Versions", "", *_table(("module", "version"), list(facts.versions.items()))]
         if absent := {name: why for name, why in facts.missing.items() if name != "gpu"}:
-            lines += ["## Missing", "", *_table(("module", "why"), list(absent.items()))]
+            rows = [(name, why, package(name)) for name, why in absent.items()]
+            lines += ["## Missing", "", *_table(("module", "why", "package"), rows)]
         return "\n".join(lines).rstrip() + "\n"
 
     def write(self, folder: Path) -> list[Path]:

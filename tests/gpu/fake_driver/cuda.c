@@ -59,7 +59,12 @@ EXPORT Result cuDeviceGetUuid(unsigned char *uuid, int device) {
     uuid[1] = (unsigned char)(visible() < 0 ? device : visible());
     return SUCCESS;
 }
-EXPORT Result cuDriverGetVersion(int *version) { *version = 12080; return SUCCESS; }
+// FAKE_CUDA_VERSION is what the driver says that it is for.
+EXPORT Result cuDriverGetVersion(int *version) {
+    const char *named = getenv("FAKE_CUDA_VERSION");
+    if (!named || sscanf(named, "%d", version) != 1) *version = 12080;
+    return SUCCESS;
+}
 EXPORT Result cuDevicePrimaryCtxRetain(void **context, int device) { *context = primary; return SUCCESS; }
 EXPORT Result cuDevicePrimaryCtxRelease_v2(int device) { return SUCCESS; }
 EXPORT Result cuCtxCreate_v2(void **context, unsigned flags, int device) {

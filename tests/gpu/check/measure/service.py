@@ -81,7 +81,7 @@ def streams(plan: str, device: str = "gpu", first: str = "") -> list[Row]:
     count: int | None = int(first) if first else FIRST[plan]
     while count is not None and len(tried) < TRIES:
         wanted = OnDevice([str(film())] * count, MODEL, WINDOW_S, WARM_S, device=device, plan=plan)
-        tried.append(judge.judge(service.watch(wanted, _quiet), one_mb=None))
+        tried.append(judge.judge(service.watch(wanted, _quiet), few=None))
         count = judge.next_count({one.streams: one.kept for one in tried})
     best, broken = judge.limit(tried)
     rows = [] if best is None else _rows(best, plan)
