@@ -6,6 +6,7 @@ import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import SourceError, SourceNotFound, SourceNoVideo, SourceRefused, SourceUnsupported
@@ -91,6 +92,13 @@ class Reach:
         )
 
 
+class Server(NamedTuple):
+    """Host and port, as in a URL."""
+
+    host: str
+    port: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class UrlParts:
     """``host`` is in lower case and without brackets; ``port`` is None when it is the scheme's own."""
@@ -100,6 +108,11 @@ class UrlParts:
     port: int | None
     user: str | None
     password: str | None
+
+    @property
+    def server(self) -> Server:
+        """Who answers."""
+        return Server(self.host, self.port)
 
 
 def split_url(url: str) -> UrlParts:

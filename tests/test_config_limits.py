@@ -1,5 +1,6 @@
 """The config's ``limits`` and ``tls``: what they default to, what they refuse, and that they arrive."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from pipeline import config
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.limits import Limits
+
+DOCS = Path(__file__).parents[1] / "docs" / "security.md"
 
 
 def load(folder: Path, text: str) -> Config:
@@ -31,6 +34,15 @@ def test_limits_have_the_defaults_of_the_code(tmp_path: Path) -> None:
     found = load(tmp_path, streams(""))
     assert found.source_limits() == Limits()
     assert found.limits.streams == 4096
+
+
+def test_the_page_on_security_names_every_limit_with_its_default(tmp_path: Path) -> None:
+    """As rows ``| `key`, `key` | default, default (in other words) | bounds |``."""
+    rows = re.findall(r"^ *\| (`[a-z_]+`.*?) \| ([\d, ]+).*?\|", DOCS.read_text(), re.MULTILINE)
+    said: dict[str, int] = {}
+    for keys, values in rows:
+        said |= dict(zip(re.findall(r"\w+", keys), map(int, values.split(",")), strict=True))
+    assert said == {**asdict(Limits()), "streams": load(tmp_path, streams("")).limits.streams}
 
 
 def test_every_limit_can_be_set_and_arrives(tmp_path: Path) -> None:

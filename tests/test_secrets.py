@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ import structlog
 from pipeline import log
 from tests.cli.command import framewarden as cli
 from tests.fixtures.http import HttpServer
-from tests.fixtures.redis import RedisServer
+from tests.fixtures.lifecycle import worker_pids
+from tests.fixtures.redis import RedisServer, until
 from tests.fixtures.service import Command
 
 CANARY = "C4nary"
@@ -176,6 +178,19 @@ def test_a_crash_report_of_a_worker_shows_no_secret(framewarden: Start, tmp_path
     assert_clean("stderr", command.stderr)
 
 
+def crash_report(path: Path) -> str:
+    """What a crashed worker left there, before its successor empties it."""
+    found = ""
+
+    def written() -> bool:
+        nonlocal found
+        found = path.read_text()
+        return "Current thread" in found
+
+    until(written)
+    return found
+
+
 def test_nothing_that_a_run_writes_or_shows_holds_a_secret(
     framewarden: Start,
     http_server: HttpServer,
@@ -201,15 +216,19 @@ def test_nothing_that_a_run_writes_or_shows_holds_a_secret(
         f'  - {{id: dead, url: "rtsp://u:{CANARY}-rtsp@127.0.0.1:1/a?key={CANARY}-query"}}\n'
         f'  - {{id: push, url: "rtmp://127.0.0.1:1/live/{CANARY}-key"}}\n'
     )
-    command = framewarden("run", config, "--for", "9", "--json", env={"SECRET": f"{CANARY}-redis"})
+    command = framewarden("run", config, "--json", env={"SECRET": f"{CANARY}-redis"})
     command.wait_for(lambda now: any('"closed"' in line for line in now.lines))
     ours = psutil.Process(command.process.pid)
     lines = [" ".join(part.cmdline()) for part in [ours, *ours.children(recursive=True)]]
     assert len(lines) > 1
     assert_clean("the process list", "\n".join(lines))
+    (worker,) = worker_pids(command.process.pid)
+    os.kill(worker, signal.SIGSEGV)
+    assert_clean("the report of a native crash", crash_report(tmp_path / "state" / "worker-0.crash"))
+    command.wait_for(lambda now: any("worker.back" in line for line in now.errors))
     monkeypatch.setenv("SECRET", f"{CANARY}-redis")
     assert_clean("status", cli("status", str(config), "--json", cwd=tmp_path).out)
-    assert command.end() == 0, command.stderr
+    assert command.terminate() == 0, command.stderr
     assert_clean("stdout", "\n".join(command.lines))
     assert_clean("stderr", command.stderr)
     files = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]

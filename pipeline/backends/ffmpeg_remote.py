@@ -4,6 +4,7 @@ import functools
 import ssl
 import threading
 from collections.abc import Callable
+from typing import cast
 
 import av
 import av.logging
@@ -61,13 +62,29 @@ def open_remote(settings: SourceSettings, stop: threading.Event, monotonic: Call
             url,
             format="rtsp" if rtsp else None,
             options=options,
-            timeout=timeouts(deadline),
+            timeout=(cast(float, _Opening(deadline, settings.answered)), cast(float, deadline)),
             metadata_errors="replace",
         )
     if rtsp and (led := redirected(lines)) is not None:  # it answered otherwise when it was asked before
         container.close()
         raise SourceRefused(f"{shown}: led FFmpeg to {mask_url(led)} after it had not led us there")
     return Opened(container, deadline, oversized=oversized(lines))
+
+
+class _Opening:
+    """The deadline of opening, as PyAV asks for it: once to connect, and again to look at the first pictures.
+    Then the server has answered."""
+
+    def __init__(self, deadline: Deadline, answered: Callable[[], None]) -> None:
+        self._deadline = deadline
+        self._answered = answered
+        self._asked = 0
+
+    def __float__(self) -> float:
+        self._asked += 1
+        if self._asked == 2:
+            self._answered()
+        return float(self._deadline)
 
 
 def _stream_options(settings: SourceSettings, scheme: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What a source is opened with, and what comes of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -33,7 +34,8 @@ class SourceSettings:
     ``kind`` ``live`` on the network means that an end is a lost connection. ``open_timeout_s`` bounds
     everything up to the first packet, ``read_timeout_s`` the wait for each one (for HLS: at least three
     segments); of a local file each is bounded by ``limits.open_s``. ``pace`` ``realtime`` gives packets when
-    they are due. ``tls_ca`` is a file of authorities, in place of the system's own."""
+    they are due. ``tls_ca`` is a file of authorities, in place of the system's own. ``answered`` is called
+    when an RTSP or RTMP server plays: what is waited for from then on is pictures."""
 
     url: str = field(repr=False)
     kind: Kind
@@ -45,6 +47,7 @@ class SourceSettings:
     tls_ca: str | None = None
     tls_verify: bool = True
     limits: Limits = field(default_factory=Limits)
+    answered: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
     @property
     def shown(self) -> str:

@@ -112,7 +112,7 @@ def open_client(settings: RedisSettings, on_connect: Callable[[Any], None] | Non
         sentinel = Sentinel(hosts, sentinel_kwargs=watchers)  # type: ignore[no-untyped-call]
         master = options | login | {"db": int(db or 0)}
         master["redis_connect_func"] = on_connect
-        return sentinel.master_for(service or "mymaster", **master)  # type: ignore[no-untyped-call]
+        return sentinel.master_for(service or "mymaster", _Named, **master)  # type: ignore[no-untyped-call]
     except (ValueError, TypeError) as exc:
         raise ConfigError(f"redis.url: {settings.shown!r}: is not a Redis URL: {exc}") from exc
 
@@ -124,6 +124,17 @@ def _certificates(path: str) -> str:
     except (OSError, ssl.SSLError) as exc:
         raise ConfigError(f"redis.tls.ca: {path!r}: holds no certificates that can be read: {exc}") from exc
     return path
+
+
+class _Named(redis.Redis):
+    """The master that Sentinel names. Closing it closes the connections to the sentinels that were asked for
+    its name, too: redis-py leaves those to the garbage collector, one more with every reconnect."""
+
+    def close(self) -> None:
+        super().close()
+        pool: Any = self.connection_pool
+        for watcher in pool.sentinel_manager.sentinels:
+            watcher.close()
 
 
 class _Lazy:

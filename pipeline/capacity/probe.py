@@ -100,7 +100,7 @@ class Prober:
         probe = Probe(stream, kind, self.config.sampling_of(stream), models)
         try:
             if inputs.is_remote(stream.url):
-                with self.gate.connecting(inputs.split_url(stream.url).host, stop):
+                with self.gate.connecting(inputs.split_url(stream.url).server, stop):
                     return self._open(probe, stream.url, stop)
             files = inputs.expand(stream.url, self.config.reach())
             return self._open(replace(probe, files=len(files)), str(files[0]), stop)

@@ -17,7 +17,8 @@ from pipeline.service import process
 from pipeline.service.health import Deaths, Pulse
 from pipeline.service.jobs import Job
 from pipeline.service.marks import SPAWN, Board, board, clear, marked, marked_by
-from pipeline.service.orders import WorkerPlan
+from pipeline.service.messages import Item
+from pipeline.service.orders import Done, Reads, WorkerPlan
 
 CRASHED = re.compile(
     r"^Current thread (0x[0-9a-f]+) .*:\n(?:  File \"(.*)\", line (\d+) in (.*)\n)?", re.MULTILINE
@@ -29,7 +30,8 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @dataclass(frozen=True, slots=True)
 class Death:
     """How a worker ended: its exit code (negative: a signal); the streams that were in decoding then, and
-    since when; those of them that the crash was in, or None when that is not known; and where."""
+    since when; those that the crash was in, by decoding or else by reading them, or None when that is not
+    known; and where."""
 
     exit_code: int | None
     marks: dict[int, float]
@@ -48,13 +50,14 @@ class Hand:
     """One worker. ``gpu`` is the UUID of its own, "" for none. ``config`` is what it was told last.
     ``served``: it was ready once. ``why`` says why it died, ``wedged`` that it was killed for standing still:
     both hold until it is ready again, which took it ``absent_s`` from its start or its death on. ``lent`` are
-    the ids of its streams that others have until then."""
+    the ids of its streams that others have until then. ``readers`` says who reads each stream."""
 
     number: int
     board: Board
     gpu: str = ""
     jobs: dict[int, Job] = field(default_factory=dict)
     lent: set[str] = field(default_factory=set)
+    readers: dict[int, Reads] = field(default_factory=dict)
     process: BaseProcess | None = None
     pipe: Connection | None = None
     silent: bool = False
@@ -108,6 +111,7 @@ class Hand:
     def start(self, plan: WorkerPlan) -> None:
         """Start the process; its first words will be that it is ready, or that it refuses to start."""
         clear(self.board)
+        self.readers.clear()
         self.crash = plan.crash
         self.config, self.status, self.refused = plan.config, {}, None
         ours, theirs = SPAWN.Pipe()
@@ -153,6 +157,10 @@ class Hand:
             case ("status", dict(said)):
                 self.status = said
                 self.pulse.beat, self.pulse.excused = said["beat"], said["busy"]
+            case Reads(number=number):
+                self.readers[number] = message
+            case Done(number=number):
+                self.readers.pop(number, None)
 
     def check(self, now: float) -> str | None:
         """Kill the process if it is wedged; why it was, else None."""
@@ -180,8 +188,19 @@ class Hand:
         if not self.wedged:
             self.why = self.refused or f"ended with {ending(code)}"
         thread, where = _report(self.crash)
-        crashed = None if thread is None else marked_by(self.board, thread)
-        return Death(code, marked(self.board), crashed, where)
+        return Death(code, marked(self.board), self._worked_on(thread), where)
+
+    def _worked_on(self, thread: int | None) -> set[int] | None:
+        """The streams that a thread was decoding or reading; None for a thread that is not known."""
+        if thread is None:
+            return None
+        reading = {reads.number for reads in self.readers.values() if reads.thread == thread}
+        return marked_by(self.board, thread) | reading
+
+    def file_of(self, number: int) -> Item | None:
+        """The file that was opened last of a stream; None for what is no file."""
+        reads = self.readers.get(number)
+        return reads.item if reads is not None and reads.item.path else None
 
     def kill(self) -> None:
         """End the process at once, whatever it does."""

@@ -15,6 +15,8 @@ STUCK_S = 60.0
 WINDOW_S = 600.0
 DEATHS = 3
 """So many deaths of its worker in WINDOW_S, each while it was being decoded, set a stream apart."""
+FILE_DEATHS = 2
+"""So many, and a file among several has failed: the others go on without it."""
 RETRY_S = 3600.0
 """Then a quarantined stream is tried again."""
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)

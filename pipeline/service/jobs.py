@@ -1,6 +1,7 @@
 """Streams to be screened and the workers that have them, as the supervisor sees them."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from pipeline.flow.segment import EndReason
 from pipeline.flow.source import Kind
 from pipeline.service.health import Deaths
 from pipeline.service.keeper import Keeper
+from pipeline.service.messages import Item
 
 
 @dataclass(slots=True)
@@ -19,8 +21,8 @@ class Job:
     be opened, once a worker has it. ``told``: its worker has it. ``left_open``: a worker died
     with it, and what was open is not closed yet. ``leaving``: it is being taken from its worker, for this
     reason, and ``successor`` takes its place. ``ledger`` is what a worker handed over. ``deaths`` counts the
-    workers that died while it was being decoded; ``keeper`` has it while it is quarantined, until
-    ``retry_at``."""
+    workers that died while it was being decoded, ``file_deaths`` those of its files; ``keeper`` has it
+    while it is quarantined, until ``retry_at``."""
 
     number: int
     stream: Stream
@@ -39,6 +41,7 @@ class Job:
     successor: Stream | None = None
     ledger: dict[str, Any] | None = None
     deaths: Deaths = field(default_factory=Deaths)
+    file_deaths: Counter[Item] = field(default_factory=Counter)
     keeper: Keeper | None = None
     retry_at: float = 0.0
 

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from pipeline.config import Config, Stream
-from pipeline.events import Event
+from pipeline.events import Event, Totals
 from pipeline.flow.coverage import Cause, CoverageLedger
 from pipeline.flow.source import Kind
 from pipeline.outbox import Progress
@@ -78,7 +78,16 @@ class Keeper:
             self._end_file(self._progress, self._duration_s, unix)
         return self._report.collect().events
 
-    def _end_file(self, progress: Progress, duration_s: float, unix: float) -> None:
+    def fail_file(self, path: str) -> list[Event]:
+        """This file of several is given up; the stream goes on."""
+        unix, totals = time.time(), None
+        self._report.session(None, path)
+        if self._progress is not None and self._duration_s is not None:
+            totals = self._end_file(self._progress, self._duration_s, unix)
+        self._report.state("failed", unix, self.reason, totals)
+        return self._report.collect().events
+
+    def _end_file(self, progress: Progress, duration_s: float, unix: float) -> Totals:
         """What is left of a file is not screened."""
         ledger = CoverageLedger(
             max_gap_s=self._max_gap_s, kind="file", start_clock_s=0.0, restore=progress.ledger
@@ -86,6 +95,7 @@ class Keeper:
         ledger.mark(self._cause, progress.last_scored_s or 0.0)
         self._report.session(progress.session, progress.item)
         self._report.gaps(ledger.end(duration_s), 0.0, unix)
+        return Totals(duration_s, *ledger.totals, progress.segments)
 
     def row(self) -> dict[str, Any]:
         """What it adds to the stream's row of the status."""

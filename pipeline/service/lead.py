@@ -16,7 +16,8 @@ class Lead:
 
     def __init__(self, most: int | None) -> None:
         self._most = most
-        self._ahead = 0
+        self._sent = self._decided = 0
+        self._told = 0  # which sample said that there was no slot, if nothing else was sent since
         self._looks: deque[Look] = deque()
         self._changed = threading.Condition()
 
@@ -31,15 +32,22 @@ class Lead:
         with self._changed:
             self._looks.clear()
 
-    def sent(self) -> None:
+    @property
+    def unheard(self) -> bool:
+        """Whether the last thing that was sent is a dropped sample that is not decided yet: to say of another
+        one that it was dropped would change nothing, and pile up while all wait for a disk."""
+        return self._told > self._decided
+
+    def sent(self, *, dropped: bool = False) -> None:
         """The reader has sent a sample."""
         with self._changed:
-            self._ahead += 1
+            self._sent += 1
+            self._told = self._sent if dropped else 0
 
     def decided(self) -> None:
         """The inference thread has decided one."""
         with self._changed:
-            self._ahead -= 1
+            self._decided += 1
             self._changed.notify_all()
 
     def ask(self, look: Look) -> None:
@@ -62,9 +70,9 @@ class Lead:
             return True
         most = 1 if idle else self._most
         with self._changed:
-            while self._ahead >= most and not self._looks and not stop.is_set():
+            while self._sent - self._decided >= most and not self._looks and not stop.is_set():
                 self._changed.wait(WAIT_S)
-            return self._ahead < most and not self._looks
+            return self._sent - self._decided < most and not self._looks
 
 
 class Budget:

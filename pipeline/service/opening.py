@@ -50,8 +50,8 @@ class Opener:
         """:raises SourceError: it cannot be opened."""
         while True:
             try:
-                with self._turn(url):
-                    source = open_source(self._settings(url), stop=self._stop)
+                with self._turn(url) as answered:
+                    source = open_source(self._settings(url, answered), stop=self._stop)
             except SourceError as error:
                 now = time.monotonic()
                 if not self._is_awaited(url, error) or self._backoff.is_outage(now):
@@ -68,20 +68,20 @@ class Opener:
         """Wait before the next attempt at ``url``."""
         wait_s = self._backoff.next_wait(time.monotonic())
         if inputs.is_remote(url):
-            self._gate.pause(inputs.split_url(url).host, wait_s, self._stop)
+            self._gate.pause(inputs.split_url(url).server, wait_s, self._stop)
         else:
             self._stop.wait(wait_s)
 
     def _is_awaited(self, url: str, error: SourceError) -> bool:
         return self._wait and error.reason in AWAY and inputs.is_remote(url)
 
-    def _turn(self, url: str) -> AbstractContextManager[None]:
-        """A place among those that connect to this host, for as long as it takes to open."""
+    def _turn(self, url: str) -> AbstractContextManager[Callable[[], None]]:
+        """A place among those that connect to this host, until the server answers."""
         if not inputs.is_remote(url):
-            return nullcontext()
-        return self._gate.connecting(inputs.split_url(url).host, self._stop)
+            return nullcontext(lambda: None)
+        return self._gate.connecting(inputs.split_url(url).server, self._stop)
 
-    def _settings(self, url: str) -> SourceSettings:
+    def _settings(self, url: str, answered: Callable[[], None]) -> SourceSettings:
         stream = self._stream
         return SourceSettings(
             url=url,
@@ -94,4 +94,5 @@ class Opener:
             tls_ca=str(stream.tls.ca) if stream.tls.ca else None,
             tls_verify=stream.tls.verify,
             limits=self._limits,
+            answered=answered,
         )

@@ -9,6 +9,7 @@ from pipeline.config import Config, Stream
 from pipeline.flow.segment import EndReason
 from pipeline.flow.source import Kind
 from pipeline.service.marks import Board
+from pipeline.service.messages import Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class WorkerPlan:
 @dataclass(frozen=True, slots=True)
 class Add:
     """Take a stream. ``number`` is unique in the run; ``ledger`` goes on where a worker stopped that died at
-    ``worker_lost_s`` (monotonic seconds), or that handed it over; ``segments`` were published before."""
+    ``worker_lost_s`` (monotonic seconds), or that handed it over; ``segments`` were published before.
+    Files in ``left_out`` have failed."""
 
     number: int
     stream: Stream
@@ -45,6 +47,7 @@ class Add:
     ledger: dict[str, Any] | None = None
     worker_lost_s: float | None = None
     segments: int = 0
+    left_out: frozenset[Item] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,15 @@ class Settings:
     """From the next ``Add`` on this config holds."""
 
     config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """``thread`` (as a crash report names it) is about to open stream ``number``, or this file of it."""
+
+    number: int
+    thread: int
+    item: Item
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,8 @@ class Reader:
             error = SourceNotFound(f"{path}: cannot be read: {exc.strerror}")
             return self._away(Item(str(path)), error)
         item = Item(str(path), stat.st_size, stat.st_mtime)
+        if item in self._desk.left_out:
+            return f"{path}: left out: it crashed its worker"
         once = not self._live and not self._stream.loop
         if once and self._outbox.is_finished(self._stream.id, item.path, item.size, item.mtime):
             self._desk.position.skipped += 1
@@ -179,6 +181,7 @@ class Reader:
 
     def _item(self, item: Item, url: str) -> str | None:
         """One session, from opening to end; why it gave no picture, if it gave none."""
+        self._desk.reads(item)
         try:
             source = self._opener.open(url)
         except SourceError as error:

@@ -9,13 +9,15 @@ from typing import Any
 
 import structlog
 
+from pipeline import inputs
 from pipeline.config import Config, Stream
 from pipeline.events import Event
 from pipeline.outbox import OutboxError, Progress
 from pipeline.service import plan
-from pipeline.service.health import DEATHS, RETRY_S, WINDOW_S
+from pipeline.service.health import DEATHS, FILE_DEATHS, RETRY_S, WINDOW_S
 from pipeline.service.jobs import Job
 from pipeline.service.keeper import Keeper
+from pipeline.service.messages import Item
 from pipeline.service.orders import Add, Done
 from pipeline.service.records import Records
 from pipeline.service.state import failed_event
@@ -123,12 +125,16 @@ class Roster:
             job.ledger = ledger
             self._records.accept(self._keep(job, time.monotonic(), "removed").end())
         self._past += job.segments
-        try:
-            self._records.outbox.forget(job.stream.id)
-        except OutboxError as error:
-            self._log.warning("outbox.refused", why=str(error))
+        self._forget(job.stream.id)
         if successor is not None:
             self._enqueue(Job(self._next, successor, plan.kind_of(successor)))
+
+    def _forget(self, stream: str, item: str = "") -> None:
+        """How far it got is of no use any more."""
+        try:
+            self._records.outbox.forget(stream, item)
+        except OutboxError as error:
+            self._log.warning("outbox.refused", why=str(error))
 
     # ---- workers that die ---------------------------------------------------------------------------------
 
@@ -138,10 +144,12 @@ class Roster:
         job.worker_lost_s = now
         self._records.close_open(job.stream.id)
 
-    def blame(self, job: Job, now: float) -> bool:
-        """It was being decoded when its worker died; True when that was once too often, and it is set
-        apart."""
+    def blame(self, job: Job, file: Item | None, now: float) -> bool:
+        """It, or this file of it, was being decoded when its worker died; True when that was once too often,
+        and it is set apart."""
         job.deaths.add(now)
+        if file is not None and job.kind == "file" and inputs.is_many(job.stream.url):
+            self._blame_file(job, file, now)
         if job.deaths.recent(now) < DEATHS:
             return False
         why = f"its decoder ended {DEATHS} workers within {WINDOW_S / 60:.0f} minutes"
@@ -151,9 +159,20 @@ class Roster:
         self._records.accept(job.keeper.quarantine())
         return True
 
-    def _keep(self, job: Job, since: float, reason: str) -> Keeper:
-        quarantined = job.deaths.recent(since) >= DEATHS
-        item = str(job.status.get("item") or "") if job.kind == "file" else ""
+    def _blame_file(self, job: Job, file: Item, now: float) -> None:
+        """One file of several crashes: it fails by itself before the stream is set apart for it."""
+        job.file_deaths[file] += 1
+        if job.file_deaths[file] != FILE_DEATHS:
+            return
+        why = f"{file.path}: its decoder crashed the worker twice"
+        self._log.error("file.left_out", stream=job.stream.id, why=why)
+        self._records.accept(self._keep(job, now, why, file).fail_file(file.path))
+        self._forget(job.stream.id, file.path)
+
+    def _keep(self, job: Job, since: float, reason: str, file: Item | None = None) -> Keeper:
+        quarantined = file is not None or job.deaths.recent(since) >= DEATHS
+        seen = str(job.status.get("item") or "") if job.kind == "file" else ""
+        item = seen if file is None else file.path
         return Keeper(
             job.stream,
             job.kind,
@@ -164,7 +183,7 @@ class Roster:
             reason=reason,
             ledger=self._ledger(job),
             progress=self._progress(job, item) if item else None,
-            duration_s=job.status.get("duration_s"),
+            duration_s=job.status.get("duration_s") if item == seen else None,
             segments=job.segments,
         )
 
@@ -210,6 +229,7 @@ class Roster:
             self._ledger(job),
             job.worker_lost_s,
             job.segments,
+            frozenset(file for file, deaths in job.file_deaths.items() if deaths >= FILE_DEATHS),
         )
 
     def _opening_s(self, job: Job) -> float:

@@ -21,7 +21,7 @@ from pipeline.flow.source import Packet, Source, StreamInfo
 from pipeline.service.admission import Admission
 from pipeline.service.ahead import Ahead
 from pipeline.service.lead import Budget, Lead
-from pipeline.service.messages import End, Looked, LookSample, Message, Sample, Trouble
+from pipeline.service.messages import End, Item, Looked, LookSample, Message, Sample, Trouble
 from pipeline.service.skim import Skim
 
 CLOCK_PACKETS = 64
@@ -58,11 +58,14 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a stream's reader works with, from session to session."""
+    """What a stream's reader works with, from session to session. ``reads`` is told what it is about to open,
+    ``left_out`` are files that it is not to."""
 
     number: int
     live: bool
     send: Callable[[Message], None]
+    reads: Callable[[Item], None]
+    left_out: frozenset[Item]
     pools: dict[str, FramePool]
     admission: Admission
     ahead: Ahead
@@ -170,15 +173,15 @@ class Session:
         if self._sampler.watching:
             self._pay_for_scoring()
         frames = self._store(picture, number)
-        if desk.live and not any(frames.values()) and not self._worth_saying(picture.time_s):
+        dropped = desk.live and not any(frames.values())
+        if dropped and (desk.lead.unheard or not self._worth_saying(picture.time_s)):
             desk.position.dropped += 1
             return
-        desk.lead.sent()
+        desk.lead.sent(dropped=dropped)
         desk.send(Sample(number, picture.time_s, picture.arrived, frames))
 
     def _worth_saying(self, time_s: float) -> bool:
-        """Whether a picture for which there was no slot is to be told of: one in a gap's time is enough, so
-        that nothing piles up while all wait for a disk."""
+        """Whether a picture for which there was no slot is to be told of: one in a gap's time is enough."""
         worth = not self._told_s <= time_s < self._told_s + self._sampler.gap_s
         if worth:
             self._told_s = time_s

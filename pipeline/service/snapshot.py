@@ -143,10 +143,10 @@ class Snapshot:
         }
 
     def _stream(self, job: Job) -> dict[str, Any]:
-        row = job.status or self._unknown(job)
+        row = self._unknown(job) | job.status
         if job.keeper is not None:
             return row | job.keeper.row()
-        if job.status and not job.told and not job.done:
+        if job.status and not (job.told or job.done or self._supervisor.stopping):
             return row | {"state": "waiting", "reason": "its worker is started again", "open_segments": 0}
         return row
 

@@ -162,7 +162,7 @@ class Supervisor:
                 self._retire(hand, job)
             elif self._one_by_one:
                 suspect(hand, job, blamed, self.roster)
-            elif job.number in blamed and self.roster.blame(job, now):
+            elif job.number in blamed and self.roster.blame(job, hand.file_of(job.number), now):
                 del hand.jobs[job.number]
         if hand.jobs and not hand.pulse.ready and any(other.ready for other in self.hands):
             self._log.error("worker.taken_over", worker=hand.number, streams=len(hand.jobs))

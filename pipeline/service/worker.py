@@ -27,7 +27,7 @@ from pipeline.service.engine import Engine
 from pipeline.service.inference import Inference
 from pipeline.service.lead import Budget, Lead
 from pipeline.service.marks import Marks
-from pipeline.service.orders import Add, Done, Remove, Settings, WorkerPlan
+from pipeline.service.orders import Add, Done, Reads, Remove, Settings, WorkerPlan
 from pipeline.service.plan import drain_s, models_in_use
 from pipeline.service.process import ORPHANED
 from pipeline.service.reader import Reader
@@ -159,6 +159,8 @@ class Worker:
             number=number,
             live=order.kind == "live",
             send=lambda message: ready.send((number, message)),
+            reads=lambda item: self._send(Reads(number, threading.get_ident(), item)),
+            left_out=order.left_out,
             pools={name: engines[name].pool for name in names},
             admission=Admission(self.plan.device, self._turns, number, instead=instead),
             ahead=self._ahead,

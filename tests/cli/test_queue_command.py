@@ -13,7 +13,7 @@ from pipeline.client import Consumer
 from pipeline.events import Event
 from tests.cli.command import Result, framewarden
 from tests.fixtures.events import gap, segment
-from tests.fixtures.redis import RedisServer
+from tests.fixtures.redis import RedisFactory, RedisServer, until
 
 KEY = "framewarden:segments"
 
@@ -181,6 +181,28 @@ def test_the_printed_rights_are_enough_for_every_queue_command(
         assert (found.code, found.err) == (0, ""), command
     dead(redis_server, sink, 1)
     assert framewarden("queue", "dlq", "drop", "--all", "--redis", url, cwd=tmp_path).code == 0
+
+
+def test_the_printed_rights_for_a_cluster_are_enough_for_service_and_consumer(
+    redis_factory: RedisFactory, tmp_path: Path
+) -> None:
+    server = redis_factory(cluster_enabled="yes")
+    lines = framewarden("queue", "acl", "--cluster", cwd=tmp_path).out.splitlines()
+    with server.client() as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        until(lambda: client.cluster("info")["cluster_state"] == "ok")
+        for line in lines:
+            client.execute_command(*shlex.split(line.replace("PASSWORD", "secret")))
+    url = f"redis+cluster://{{}}:secret@127.0.0.1:{server.port}"
+    sink = RedisSink(RedisSettings(url.format("framewarden"), on_unsafe="refuse"))
+    assert sink.connect() == []
+    sink.publish("segments", [event := segment()])
+    with Consumer(url.format("reviewer")) as consumer:
+        (delivery,) = consumer.deliveries(follow=False)
+        assert delivery.event.id == event.id
+        assert consumer.ack(delivery)
+    assert sink.acknowledged("segments") == delivery.redis_id
+    sink.close()
 
 
 def test_no_server_is_one_line_and_exit_code_1(tmp_path: Path) -> None:

@@ -188,6 +188,26 @@ def test_an_honest_fragmented_file_passes(clip: Path, tmp_path: Path) -> None:  
     assert len(packets(path)) == PICTURES
 
 
+def test_no_more_is_read_ahead_than_the_limit(tmp_path: Path) -> None:
+    """A stream that was joined long before a keyframe says its size late: all before it is read for that."""
+    long = write_clip(tmp_path / "long.ts", pictures(90), rate=RATE, gop=90, options={"bf": "0"}).read_bytes()
+    tables, rest = long[: 3 * 188], long[len(long) // 2 // 188 * 188 :]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(tables + rest * 5 + make_clip(tmp_path / "clip.ts").read_bytes())
+
+    def read_for_opening(limits: Limits) -> int:
+        before = bytes_read()
+        with opened(path, limits=limits):
+            return bytes_read() - before
+
+    assert read_for_opening(Limits()) - read_for_opening(Limits(probe_bytes=4096)) > 200_000
+
+
+def bytes_read() -> int:
+    """All that this process has read from files so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
 def test_a_local_file_that_is_read_too_slowly_is_given_up(tmp_path: Path) -> None:
     """A hole of 3 GB in a Matroska film, which FFmpeg searches byte by byte."""
     path = make_clip(tmp_path / "clip.mkv")

@@ -106,6 +106,18 @@ def test_sentinel_names_the_master(redis_factory: RedisFactory) -> None:
     assert refusal(RedisSettings(url.replace("main", "other"))).reason == "no_master"
 
 
+def test_closing_leaves_no_connection_to_the_sentinel(redis_factory: RedisFactory) -> None:
+    master = redis_factory()
+    sentinel = redis_factory(sentinel=f"monitor main 127.0.0.1 {master.port} 1")
+    sink = RedisSink(RedisSettings(f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0"))
+    with sentinel.client() as watcher:
+        alone = len(watcher.client_list())
+        sink.connect()
+        assert len(watcher.client_list()) == alone + 1
+        sink.close()  # it is still held here: nothing is left to the garbage collector
+        until(lambda: len(watcher.client_list()) == alone, 5)
+
+
 def test_a_cluster_takes_and_gives_events(redis_factory: RedisFactory) -> None:
     server = redis_factory(cluster_enabled="yes")
     with server.client() as client:

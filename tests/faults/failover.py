@@ -21,7 +21,9 @@ def sentinel(folder: Path, factory: RedisFactory) -> RedisScene:
             with pair.master.client() as client:
                 until(lambda: int(client.xlen(KEY)) > int(pair.follower.xlen(KEY)) + 2, 30)
                 lost = int(client.xlen(KEY)) - int(pair.follower.xlen(KEY))
+            so_far = len(stage.service.command.errors)
             pair.fail_over()
+            until(lambda: stage.logged("redis is down", so_far), 30)
             return lost
 
         return perform(folder, pair.url, pair.master, pair.between, {SENTINEL: fail_over})

@@ -2,9 +2,10 @@
 
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline import status
 from pipeline.client import read
@@ -22,19 +23,41 @@ BACK_S = 20.0
 
 @dataclass
 class Stage:
-    """The service, the real server, and the proxy between them."""
+    """The service, the real server, and the proxy between them. ``waited_s``: for so long the fault kept
+    every stream from being screened."""
 
     service: Service
     server: RedisServer
     proxy: Proxy
+    waited_s: float = 0.0
+
+    def status(self) -> dict[str, Any]:
+        """What the service says of itself; nothing while that is being replaced."""
+        try:
+            return dict(status.read(self.service.folder / "state"))
+        except status.StatusError:
+            return {}
 
     def said(self) -> tuple[str, str, int]:
         """State and error of the publisher by the status, and how many events wait."""
-        try:
-            redis = status.read(self.service.folder / "state")["redis"]
-        except status.StatusError:
-            return "", "", 0
+        redis = self.status().get("redis", {"state": "", "error": "", "pending": 0})
         return redis["state"], redis["error"], redis["pending"]
+
+    def well(self) -> float:
+        """Wait until a status of a time after now says that all was delivered; gives the seconds."""
+        asked, began = time.time(), time.monotonic()
+
+        def delivered() -> bool:
+            now = self.status()
+            redis = now.get("redis", {})
+            return now.get("time", 0.0) > asked and (redis["state"], redis["pending"]) == ("connected", 0)
+
+        until(delivered, 60, lambda: f"not delivered: {self.said()}")
+        return time.monotonic() - began
+
+    def logged(self, text: str, since: int) -> int:
+        """Lines of the log with this text, from this line on."""
+        return sum(text in line for line in self.service.command.errors[since:])
 
     def down(self, *words: str) -> int:
         """Wait until the status says that Redis is away, in one of these words; that is the strike."""
@@ -211,6 +234,7 @@ class Act:
     back_s: float
     accepted: range
     """Which of the run's events were accepted meanwhile."""
+    waited_s: float
 
 
 @dataclass
@@ -232,13 +256,19 @@ def play(folder: Path, server: RedisServer, faults: list[str]) -> RedisScene:
 
 
 def perform(
-    folder: Path, url: str, server: RedisServer, proxy: Proxy, faults: Mapping[str, Fault]
+    folder: Path,
+    url: str,
+    server: RedisServer,
+    proxy: Proxy,
+    faults: Mapping[str, Fault],
+    streams: Sequence[str] = CALM,
+    **keys: Any,
 ) -> RedisScene:
-    """The service on ``url``; ``server`` and ``proxy`` are what the faults strike."""
+    """The service on ``url``; ``server`` and ``proxy`` are what the faults strike. ``keys`` are of its
+    config."""
     troupe = Troupe(folder)
     try:
-        streams = {name: troupe.camera().url for name in CALM}
-        service = Service(folder, streams, url)
+        service = Service(folder, {name: troupe.camera().url for name in streams}, url, **keys)
         try:
             return _acts(Stage(service, server, proxy), faults, url)
         finally:
@@ -262,16 +292,19 @@ def _acts(stage: Stage, faults: Mapping[str, Fault], url: str) -> RedisScene:
     )
 
 
+def _let_go(before: Moment, after: Moment) -> bool:
+    return after.threads <= before.threads and after.files <= before.files
+
+
 def _act(stage: Stage, fault: Fault) -> Act:
     service = stage.service
     first, before = len(service.command.lines), service.moment()
     struck = fault(stage)
-    healed, at = time.monotonic(), time.time()
-    until(lambda: stage.said()[0] == "connected" and stage.said()[2] == 0, 60, lambda: f"{stage.said()}")
-    back_s = time.monotonic() - healed
+    at, back_s = time.time(), stage.well()
     service.each([CALM[0]], closed(at), 30, "a closed segment after the fault")
-    after = service.moment()
-    settled = time.monotonic() + 10
-    while (after.threads > before.threads or after.files > before.files) and time.monotonic() < settled:
+    after, settled = service.moment(), time.monotonic() + BACK_S
+    # That segment, too, is to arrive: a publisher with nothing to do has not met a dead server yet.
+    while not (after.delivered and _let_go(before, after)) and time.monotonic() < settled:
         after = service.moment()
-    return Act(struck, before, after, back_s, range(first, len(service.command.lines)))
+    accepted = range(first, len(service.command.lines))
+    return Act(struck, before, after, back_s, accepted, stage.waited_s)

@@ -42,6 +42,8 @@ class Moment:
     rss_mb: float
     held_up_s: float
     """How long the machine has held up somebody who does nothing, so far."""
+    delivered: bool
+    """Whether Redis has all that the outbox accepted."""
     rows: dict[str, dict[str, Any]]
 
     def lost_s(self, stream: str, *, own: bool = True) -> float:
@@ -100,14 +102,22 @@ class Yardstick(threading.Thread):
 
 
 class Service:
-    """``framewarden run --json`` on these streams, with a model that flags red."""
+    """``framewarden run --json`` on these streams, with a model that flags red. ``labels`` are of every
+    stream, ``keys`` of the config."""
 
-    def __init__(self, folder: Path, streams: dict[str, str], redis_url: str, **keys: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        streams: dict[str, str],
+        redis_url: str,
+        labels: dict[str, str] | None = None,
+        **keys: Any,
+    ) -> None:
         self.folder = folder
         mean_colour_model(folder / "mine.onnx")
         model = write_manifest(folder, categories={"red": ["red"]})
         entries = [
-            {"id": name, "url": url, "open_timeout_s": 3, "read_timeout_s": 2}
+            {"id": name, "url": url, "open_timeout_s": 3, "read_timeout_s": 2, "labels": labels or {}}
             for name, url in streams.items()
         ]
         config = {
@@ -164,6 +174,7 @@ class Service:
             sum(one[1] for one in held),
             sum(one[2] for one in held),
             self._yardstick.held_up_s,
+            found["redis"]["state"] == "connected" and found["redis"]["pending"] == 0,
             {row["id"]: row for row in found["streams"]},
         )
 

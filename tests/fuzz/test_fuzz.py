@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.mutate import damaged, misspelt
-from tests.fuzz.parent import Child, Finding
+from tests.fuzz.parent import Child, Finding, Tally
+from tests.fuzz.screened import screen
 
 SEED = 2026
 CASES = {"film": 40, "http": 12, "rtsp": 10, "config": 16, "event": 10, "manifest": 6, "onnx": 6}
@@ -34,6 +35,14 @@ def test_some_cases_come_as_far_as_pictures(target: str, folder: Path) -> None:
     with Child(folder) as child:
         outcomes = child.run((target, number) for number in range(6)).outcomes[target]
     assert any(outcome.startswith("pictures") for outcome in outcomes), outcomes
+
+
+def test_damaged_films_go_through_the_command_too(folder: Path) -> None:
+    tally, films = Tally(), folder / "films"
+    screen(folder, films, range(SEED, SEED + 10), tally)
+    assert tally.findings == []
+    assert tally.outcomes["screen"].keys() == {"ended", "failed"}
+    assert tally.cases == 10
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from pipeline.outbox import Outbox
 from tests.fixtures.lifecycle import (
     CRASHING,
     CRASHING_BESIDE_BUSY,
+    CRASHING_CONVERSION,
+    CRASHING_DEMUXER,
     HANGING_DECODER,
     HANGING_ENGINE,
     HASTY,
@@ -129,16 +131,21 @@ def test_a_stream_that_is_always_in_decoding_is_not_blamed_for_another_one_s_cra
     assert command.terminate() == 0, command.stderr
     deaths = log(command, "worker.died")
     assert [death["decoding"] for death in deaths] == [["bad"]] * 3
-    assert {death["where"].split(" in ")[1] for death in deaths} == {"crashing"}
+    assert {death["where"].split(" in ")[1] for death in deaths} == {"strike"}
     assert not of(command, "busy", "quarantined")
 
 
-def test_a_file_that_crashes_screen_is_known_by_its_mark(framewarden: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "fault", [CRASHING, CRASHING_CONVERSION], ids=["in the decoder", "in the conversion"]
+)
+def test_a_file_that_crashes_screen_is_known_by_its_thread(
+    fault: str, framewarden: Start, tmp_path: Path
+) -> None:
     """Only it is tried again alone, and has failed after its second crash; the others never were in
     question."""
     bad = film(tmp_path / "bad.mp4", 4, size=(320, ODD_ROWS))
     good = [film(tmp_path / f"good{n}.mp4", 8, (2.0, 5.0), size=(320, 240)) for n in range(3)]
-    env = plant(tmp_path / "planted", CRASHING)
+    env = plant(tmp_path / "planted", fault)
     arm(tmp_path / "planted", "always")
     command = framewarden("screen", good[0], bad, *good[1:], "--json", env=env)
     assert command.end(90) == 1
@@ -164,6 +171,27 @@ def test_a_file_that_crashes_three_workers_fails_a_run_that_waits_for_its_files(
     assert "bad: its decoder ended 3 workers" in command.stderr
     assert len(of(command, "good", "ended")) == 1
     assert len({segment["media"]["start_s"] for segment in closed(command, "good")}) == 1
+
+
+def test_a_file_of_a_folder_that_crashes_workers_fails_alone(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """In the demuxer: no decode call is marked then, but it is known who was reading."""
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    bad = film(folder / "a.mp4", 4, size=(320, ODD_ROWS))
+    good = film(folder / "b.mp4", 8, (2.0, 5.0), size=(320, 240))
+    streams = [{"id": "uploads", "url": "uploads"}]
+    settings = write_config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
+    env = plant(tmp_path / "planted", CRASHING_DEMUXER)
+    arm(tmp_path / "planted", "always")
+    command = framewarden("run", settings, "--json", "--exit-at-end", env=env)
+    assert command.end(90) == 1, command.stderr
+    assert len(log(command, "worker.died")) == 2
+    assert [event["stream"]["url"] for event in of(command, "uploads", "failed")] == [str(bad)]
+    assert [event["stream"]["url"] for event in of(command, "uploads", "ended")] == [str(good)]
+    assert not of(command, "uploads", "quarantined")
+    assert len(closed(command, "uploads")) == 1
 
 
 def test_what_a_quarantined_stream_loses_is_said_when_the_run_ends(
@@ -256,6 +284,19 @@ def test_a_stop_keeps_its_deadline_with_a_stuck_decoder_and_without_redis(
         (end,) = of(command, stream, "ended")
         parts = [end[name] for name in ("screened_s", "late_s", "dropped_s", "lost_s")]
         assert sum(parts) == pytest.approx(end["duration_s"], abs=0.1)
+
+
+def test_a_run_that_ends_before_its_worker_was_ready_accounts_for_its_streams(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    film(tmp_path / "cam.mp4", 4, size=(320, 240))
+    redis = {"url": redis_server.url}
+    settings = write_config(tmp_path / "run.yaml", [looping("cam.mp4")], redis=redis, shutdown_s=1)
+    command = framewarden("run", settings, "--json", "--for", "0.2")
+    assert command.end() == 0, command.stderr
+    (end,) = of(command, "cam", "ended")
+    assert end["lost_s"] == pytest.approx(end["duration_s"], abs=0.1)
+    assert row(snapshot(tmp_path, lambda s: s["state"] == "ended"), "cam")["state"] == "lost"
 
 
 def test_a_second_ctrl_c_ends_everything_at_once(

@@ -4,19 +4,25 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from pipeline import errors
+from pipeline.backends.source_ffmpeg import SourceSettings, open_source
 from pipeline.config import Config
+from pipeline.inputs import Server
 from pipeline.service.opening import Opener
 from pipeline.service.retry import MOST_S, OUTAGE_MOST_S, OUTAGE_S, Backoff, HostGate
 from tests.contract.test_source import make_clip
 from tests.fixtures.http import HttpServer
+from tests.fixtures.rtsp import RtspServer
 
 NEVER = threading.Event()
+CAMERA = Server("camera", 554)
 
 
 # ---- recordings on a server that is away -------------------------------------------------------------------
@@ -105,11 +111,12 @@ HOLD = """
 import sys, threading
 from contextlib import ExitStack
 from pathlib import Path
+from pipeline.inputs import Server
 from pipeline.service.retry import HostGate
 gate, never = HostGate(Path(sys.argv[1])), threading.Event()
 with ExitStack() as stack:
     for _ in range(int(sys.argv[2])):
-        stack.enter_context(gate.connecting("camera", never))
+        stack.enter_context(gate.connecting(Server("camera", 554), never))
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -147,7 +154,7 @@ def test_the_workers_share_a_host_s_eight_places_and_one_that_dies_gives_its_own
     third, fourth = threading.Event(), threading.Event()
 
     def connect() -> None:
-        with gate.connecting("camera", stop):
+        with gate.connecting(CAMERA, stop):
             inside.append(1)
             if len(inside) == 3:
                 third.set()
@@ -161,7 +168,7 @@ def test_the_workers_share_a_host_s_eight_places_and_one_that_dies_gives_its_own
     try:
         assert third.wait(20)
         assert not fourth.wait(0.5)
-        with gate.connecting("another camera", stop):
+        with gate.connecting(Server("another camera", 554), stop):
             pass
         other.kill()
         assert fourth.wait(20)
@@ -175,25 +182,51 @@ def test_the_workers_share_a_host_s_eight_places_and_one_that_dies_gives_its_own
 
 def test_a_gate_whose_file_cannot_be_made_still_lets_connect(tmp_path: Path) -> None:
     gate = HostGate(tmp_path / "no such folder" / "gate")
-    with gate.connecting("camera", NEVER):
+    with gate.connecting(CAMERA, NEVER):
         assert gate._held
     assert not gate._held
+
+
+def test_a_place_is_another_s_a_while_after_the_server_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.service.retry.SETTLE_S", 0.3)
+    gate, began = HostGate(each=1), time.monotonic()
+    with ExitStack() as first:
+        first.enter_context(gate.connecting(CAMERA, NEVER))()
+        with gate.connecting(CAMERA, NEVER):
+            assert time.monotonic() - began >= 0.3
+            first.close()
+            assert gate._held  # the second one's
+    assert not gate._held
+
+
+def test_a_server_has_answered_before_its_first_pictures_are_looked_at(rtsp_server: RtspServer) -> None:
+    make_clip(rtsp_server.folder / "film.mp4")
+    said: list[str] = []
+
+    def settings(name: str) -> SourceSettings:
+        return SourceSettings(rtsp_server.url(name), "live", answered=lambda: said.append(name))
+
+    with open_source(settings("film.mp4"), stop=NEVER):
+        assert said == ["film.mp4"]
+    with pytest.raises(errors.SourceError):
+        open_source(settings("none.mp4"), stop=NEVER)
+    assert said == ["film.mp4"]
 
 
 # ---- back together -----------------------------------------------------------------------------------------
 
 
-def _answer(gate: HostGate, host: str) -> None:
-    with gate.connecting(host, NEVER):
+def _answer(gate: HostGate, server: Server) -> None:
+    with gate.connecting(server, NEVER):
         pass
 
 
-def _waiting(gate: HostGate, host: str) -> "tuple[threading.Thread, threading.Event]":
-    """A thread that waits a minute to call on ``host``, and what says that it has stopped to wait."""
+def _waiting(gate: HostGate, server: Server) -> "tuple[threading.Thread, threading.Event]":
+    """A thread that waits a minute to call on ``server``, and what says that it has stopped to wait."""
     done = threading.Event()
 
     def wait() -> None:
-        gate.pause(host, 60.0, NEVER)
+        gate.pause(server, 60.0, NEVER)
         done.set()
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -201,25 +234,25 @@ def _waiting(gate: HostGate, host: str) -> "tuple[threading.Thread, threading.Ev
     return thread, done
 
 
-def test_who_waits_for_a_host_is_told_when_it_answers_another_stream() -> None:
+def test_who_waits_for_a_server_is_told_when_it_answers_another_stream() -> None:
     gate = HostGate()
-    _, done = _waiting(gate, "camera")
-    _answer(gate, "another camera")
+    _, done = _waiting(gate, CAMERA)
+    _answer(gate, Server(CAMERA.host, 8554))
     assert not done.wait(0.3)
-    _answer(gate, "camera")
+    _answer(gate, CAMERA)
     assert done.wait(20)
 
 
-def test_a_host_that_answers_all_the_time_is_not_called_by_all_whenever_it_does() -> None:
+def test_a_server_that_answers_all_the_time_is_not_called_by_all_whenever_it_does() -> None:
     gate = HostGate()
-    _answer(gate, "camera")
-    _, done = _waiting(gate, "camera")
-    _answer(gate, "camera")
+    _answer(gate, CAMERA)
+    _, done = _waiting(gate, CAMERA)
+    _answer(gate, CAMERA)
     assert not done.wait(0.5)
 
 
 def test_a_wait_ends_with_its_time_or_when_it_is_told_to_stop() -> None:
     gate, stop = HostGate(), threading.Event()
-    gate.pause("camera", 0.01, NEVER)
+    gate.pause(CAMERA, 0.01, NEVER)
     stop.set()
-    gate.pause("camera", 60.0, stop)
+    gate.pause(CAMERA, 60.0, stop)

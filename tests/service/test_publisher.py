@@ -1,16 +1,18 @@
 """The publisher with real servers that are killed, emptied and slow to come: nothing accepted is lost."""
 
 import random
+import shlex
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from pipeline.backends.redis_connect import RedisDownError, RedisSettings
-from pipeline.backends.sink_redis import RedisSink
+from pipeline.backends.sink_redis import ACL, RedisSink
 from pipeline.errors import ConfigError
 from pipeline.events import Event
 from pipeline.outbox import Outbox
@@ -39,8 +41,13 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 @contextmanager
 def running(outbox: Outbox, server: RedisServer, **settings: str) -> Iterator[Publisher]:
+    with publishing(outbox, RedisSettings(server.url, **settings)) as publisher:
+        yield publisher
+
+
+@contextmanager
+def publishing(outbox: Outbox, options: RedisSettings) -> Iterator[Publisher]:
     stop = threading.Event()
-    options = RedisSettings(server.url, **settings)
     publisher = Publisher(outbox, lambda: RedisSink(options), stop=stop, rng=random.Random(1))
     thread = threading.Thread(target=publisher.run)
     thread.start()
@@ -64,7 +71,7 @@ def stored(server: RedisServer, key: str = KEY) -> list[str]:
         return list(dict.fromkeys(fields["id"] for _, fields in client.xrange(key)))
 
 
-def names(events: Sequence[Event]) -> list[str]:
+def names(events: Iterable[Event]) -> list[str]:
     return [event.id for event in events]
 
 
@@ -275,6 +282,51 @@ def test_the_publisher_of_the_next_run_goes_on_where_the_last_one_was_killed(
         assert publisher.state.republished == 0
     with redis_server.client() as client:
         assert [fields["id"] for _, fields in client.xrange(KEY)] == names(events)
+
+
+def test_an_outbox_of_an_older_version_that_is_found_is_drained_oldest_first(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Three events wait in it; the fourth was delivered to a server that does not hold it any more."""
+    path = tmp_path / "outbox.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript((Path(__file__).parents[1] / "fixtures" / "outbox-1.sql").read_text())
+    with Outbox(path) as outbox:
+        held = [row.event for row in outbox.held("segments", 9)]
+        waiting = [row.event for row in outbox.pending()]
+        with running(outbox, redis_server) as publisher:
+            until(lambda: publisher.state.republished == 1)
+            assert publisher.drain(10.0)
+    flagged = names([*held, *(event for event in waiting if event.topic == "segments")])
+    assert len(flagged) == 3
+    assert stored(redis_server) == flagged
+    assert stored(redis_server, "framewarden:health") == names(
+        event for event in waiting if event.topic == "health"
+    )
+
+
+def test_the_documented_rights_are_enough_to_publish_again_and_to_trim(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    url = redis_server.url.replace("//", "//framewarden:secret@")
+    settings = RedisSettings(url, on_unsafe="refuse")
+    rights = ACL.format(user="framewarden", prefix="framewarden").replace("PASSWORD", "secret")
+    outbox.max_bytes = 60_000
+    events = [segment() for _ in range(20)]
+    with redis_server.client() as client:
+        client.execute_command(*shlex.split(rights))
+        with publishing(outbox, settings) as publisher:
+            outbox.accept(events, now=1.0)
+            assert publisher.drain(10.0)
+            client.flushall()
+            until(lambda: stored(redis_server) == names(events))
+            until(lambda: len(client.xinfo_groups(KEY)) == 1)
+            outbox.accept([segment() for _ in range(100)], now=1.0)
+            assert publisher.drain(10.0)
+            entries = client.xreadgroup("review", "desk", {KEY: ">"})[0][1]
+            client.xack(KEY, "review", *(redis_id for redis_id, _ in entries))
+            until(lambda: client.xlen(KEY) < 60)
+            assert (publisher.state.connects, publisher.state.error) == (1, None)
 
 
 def test_an_unsafe_server_gets_nothing_when_that_is_refused(
