@@ -1,7 +1,7 @@
 """``python -m tests.soak``: a service for a long time, and what it holds meanwhile. 1 when something grows or
 is lost.
 
-Good cameras by default; with ``--faults`` each misbehaves now and then, Redis too. Resident memory, threads
+Good cameras by default; with ``--faults`` each misbehaves now and then, Redis too. Allocated memory, threads
 and open files of the whole process tree are read every few seconds, and a line is fitted to each."""
 
 import argparse
@@ -116,9 +116,9 @@ def _watch(service: Service, done: Soak) -> None:
         done.readings.append((passed, int(totals[0]), int(totals[1]), float(totals[2])))
         if passed - said >= 60:
             said = passed
-            sys.stderr.write(
-                f"{passed / 60:.0f} min: {totals[0]} threads, {totals[1]} files, {totals[2]:.0f} MB\n"
-            )
+            each = " + ".join(f"{one[2]:.1f}" for one in held)
+            holds = f"{totals[0]} threads, {totals[1]} files, {totals[2]:.1f} MB ({each})"
+            sys.stderr.write(f"{passed / 60:.0f} min: {holds}\n")
         clock.wait(SAMPLE_S)
 
 

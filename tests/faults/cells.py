@@ -134,8 +134,8 @@ def left(before: Moment, after: Moment) -> str:
     """Threads, files and memory are what they were."""
     assert after.threads <= before.threads, f"threads: {before.threads} before, {after.threads} after"
     assert after.files <= before.files, f"open files: {before.files} before, {after.files} after"
-    grew = after.rss_mb - before.rss_mb
-    assert grew <= GREW_MB, f"memory: {before.rss_mb:.0f} MB before, {after.rss_mb:.0f} after"
+    grew = after.memory_mb - before.memory_mb
+    assert grew <= GREW_MB, f"memory: {before.memory_mb:.0f} MB before, {after.memory_mb:.0f} after"
     return (
         f"{after.threads - before.threads:+d} threads, {after.files - before.files:+d} files, {grew:+.0f} MB"
     )

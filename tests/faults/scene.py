@@ -39,7 +39,7 @@ class Moment:
     pids: tuple[int, ...]
     threads: int
     files: int
-    rss_mb: float
+    memory_mb: float
     held_up_s: float
     """How long the machine has held up somebody who does nothing, so far."""
     delivered: bool
@@ -215,14 +215,13 @@ def _pause() -> None:
 
 
 def holdings(pid: int) -> tuple[int, int, float]:
-    """Threads, open files and resident megabytes of a process."""
+    """Threads, open files and megabytes of a process: what it has allocated, in memory or swapped out.
+
+    Not what is resident: of programs and files the system keeps as much in memory as it sees fit."""
     base = Path(f"/proc/{pid}")
-    pages = int((base / "statm").read_text().split()[1])
-    return (
-        len(list((base / "task").iterdir())),
-        len(list((base / "fd").iterdir())),
-        pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
-    )
+    status = dict(line.split(":", 1) for line in (base / "status").read_text().splitlines())
+    allocated_kb = sum(int(status[field].split()[0]) for field in ("RssAnon", "VmSwap"))
+    return len(list((base / "task").iterdir())), len(list((base / "fd").iterdir())), allocated_kb * 1024 / 1e6
 
 
 def closed(since: float = 0.0) -> Callable[[Event], bool]:

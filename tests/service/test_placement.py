@@ -117,7 +117,7 @@ def test_a_worker_that_does_not_come_back_is_taken_over_and_gets_its_streams_bac
     streams = [{"id": name, "url": "film.mp4", "pace": "realtime", "loop": True} for name in names]
     settings = write_config(tmp_path / "run.yaml", streams, workers=2, redis={"url": redis_server.url})
     command = framewarden("run", settings, "--json")
-    command.wait_for(lambda c: all(of(c, name, "connected") for name in names))
+    command.wait_for(lambda c: all(gaps(c, name) for name in names))  # with the first sample it is on record
     first, second = worker_pids(command.process.pid)
     os.kill(first, signal.SIGKILL)
     command.wait_for(lambda c: bool(log(c, "worker.died")))
