@@ -16,22 +16,10 @@ from pipeline.errors import FramewardenError
 from pipeline.log import CrashReport, configure
 from pipeline.service.orders import WorkerPlan
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
-KEPT = 64 * 2**20
-"""Freed bytes that are kept for the next picture."""
+M_ARENA_MAX = -8  # malloc.h
 PR_SET_PDEATHSIG = 1  # sys/prctl.h
 ORPHANED = 3
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def bound_memory() -> None:
-    """Many reader threads: without a bound glibc keeps up to 2 MB of freed surfaces for each of them. What a
-    decoder frees is the next one's: given back to the system, it would cost 4 % of the decoding to get it
-    again, page by page."""
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_ARENA_MAX, 2)
-    libc.mallopt(M_MMAP_THRESHOLD, KEPT // 2)  # the most that glibc takes
-    libc.mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def main(plan: WorkerPlan, pipe: Connection) -> None:
@@ -42,7 +30,8 @@ def main(plan: WorkerPlan, pipe: Connection) -> None:
     for number in ENDING:  # a terminal or a service manager sends them to all; the supervisor decides
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-    bound_memory()
+    # Many reader threads: without a bound glibc keeps up to 2 MB of freed surfaces for each of them.
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
     if plan.gpu:
         see_only(plan.gpu)
     lock = threading.Lock()
