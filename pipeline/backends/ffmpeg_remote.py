@@ -4,7 +4,6 @@ import functools
 import ssl
 import threading
 from collections.abc import Callable
-from typing import cast
 
 import av
 import av.logging
@@ -62,7 +61,7 @@ def open_remote(settings: SourceSettings, stop: threading.Event, monotonic: Call
             url,
             format="rtsp" if rtsp else None,
             options=options,
-            timeout=(cast(float, _Opening(deadline, settings.answered)), cast(float, deadline)),
+            timeout=timeouts(deadline, _Opening(deadline, settings.answered)),
             metadata_errors="replace",
         )
     if rtsp and (led := redirected(lines)) is not None:  # it answered otherwise when it was asked before

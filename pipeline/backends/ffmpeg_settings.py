@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal, SupportsFloat, cast
 
 from av.container import InputContainer
 
@@ -82,8 +82,7 @@ def bounds(limits: Limits) -> dict[str, str]:
     }
 
 
-def timeouts(deadline: Deadline) -> tuple[float, float]:
+def timeouts(deadline: Deadline, opening: SupportsFloat | None = None) -> tuple[float, float]:
     """PyAV reads its two timeouts anew for each step, as numbers: so one deadline bounds connecting, probing
-    and, restarted, every read."""
-    number = cast(float, deadline)
-    return number, number
+    and, restarted, every read. ``opening`` is read in its place until the container is open."""
+    return cast(float, opening or deadline), cast(float, deadline)

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import status
 from pipeline.client import read
 from pipeline.events import Event
-from tests.faults.scene import CALM, Moment, Service, closed
+from tests.faults.scene import CALM, Moment, Service, closed, delivered
 from tests.faults.sources import Troupe
 from tests.fixtures.lifecycle import worker_pids
 from tests.fixtures.proxy import Proxy, proxied
@@ -47,12 +47,11 @@ class Stage:
         """Wait until a status of a time after now says that all was delivered; gives the seconds."""
         asked, began = time.time(), time.monotonic()
 
-        def delivered() -> bool:
+        def well() -> bool:
             now = self.status()
-            redis = now.get("redis", {})
-            return now.get("time", 0.0) > asked and (redis["state"], redis["pending"]) == ("connected", 0)
+            return now.get("time", 0.0) > asked and delivered(now)
 
-        until(delivered, 60, lambda: f"not delivered: {self.said()}")
+        until(well, 60, lambda: f"not delivered: {self.said()}")
         return time.monotonic() - began
 
     def logged(self, text: str, since: int) -> int:

@@ -174,7 +174,7 @@ class Service:
             sum(one[1] for one in held),
             sum(one[2] for one in held),
             self._yardstick.held_up_s,
-            found["redis"]["state"] == "connected" and found["redis"]["pending"] == 0,
+            delivered(found),
             {row["id"]: row for row in found["streams"]},
         )
 
@@ -222,6 +222,11 @@ def holdings(pid: int) -> tuple[int, int, float]:
     status = dict(line.split(":", 1) for line in (base / "status").read_text().splitlines())
     allocated_kb = sum(int(status[field].split()[0]) for field in ("RssAnon", "VmSwap"))
     return len(list((base / "task").iterdir())), len(list((base / "fd").iterdir())), allocated_kb * 1024 / 1e6
+
+
+def delivered(said: dict[str, Any]) -> bool:
+    """Whether a status says that Redis has all that the outbox accepted."""
+    return (said["redis"]["state"], said["redis"]["pending"]) == ("connected", 0)
 
 
 def closed(since: float = 0.0) -> Callable[[Event], bool]:

@@ -221,22 +221,21 @@ def _answer(gate: HostGate, server: Server) -> None:
         pass
 
 
-def _waiting(gate: HostGate, server: Server) -> "tuple[threading.Thread, threading.Event]":
-    """A thread that waits a minute to call on ``server``, and what says that it has stopped to wait."""
+def _waiting(gate: HostGate, server: Server) -> threading.Event:
+    """Another thread waits a minute to call on ``server``; what says that it has stopped to wait."""
     done = threading.Event()
 
     def wait() -> None:
         gate.pause(server, 60.0, NEVER)
         done.set()
 
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread, done
+    threading.Thread(target=wait, daemon=True).start()
+    return done
 
 
 def test_who_waits_for_a_server_is_told_when_it_answers_another_stream() -> None:
     gate = HostGate()
-    _, done = _waiting(gate, CAMERA)
+    done = _waiting(gate, CAMERA)
     _answer(gate, Server(CAMERA.host, 8554))
     assert not done.wait(0.3)
     _answer(gate, CAMERA)
@@ -246,7 +245,7 @@ def test_who_waits_for_a_server_is_told_when_it_answers_another_stream() -> None
 def test_a_server_that_answers_all_the_time_is_not_called_by_all_whenever_it_does() -> None:
     gate = HostGate()
     _answer(gate, CAMERA)
-    _, done = _waiting(gate, CAMERA)
+    done = _waiting(gate, CAMERA)
     _answer(gate, CAMERA)
     assert not done.wait(0.5)
 
