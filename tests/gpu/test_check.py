@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.backends import registry
+from pipeline.bench import judge
 from pipeline.errors import ConfigError, ModelError
 from tests.fixtures.media import Clips
 from tests.fixtures.service import film
@@ -260,15 +261,35 @@ def test_the_nvdec_measurements_end_and_free_what_they_took_on_the_fake_driver(
     assert len(found["memory"]) == 7
 
 
+SPEED = ("every gap", "nothing dropped", "99 %")
+"""What the promises are called that a busy machine may break: how fast this one is, is not tested."""
+
+
 def test_streams_are_counted_on_the_real_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, with a small film: what a GPU will run, but for the device."""
     clip = film(tmp_path / "film.mp4", 6, size=(320, 180))
     monkeypatch.setattr(service, "film", lambda: clip)
     for name, value in {"WARM_S": 0.5, "WINDOW_S": 2.5, "TRIES": 1}.items():
         monkeypatch.setattr(service, name, value)
-    rows = service.streams("keyframes", "cpu", "2")
-    assert rows[0] == ("1080p30 streams carried, plan keyframes", 2, "streams")
-    assert rows[-1] == ("more than that", "not tried: 1 runs were", "")
+    judged, tried = judge.judge, list[judge.Finding]()
+
+    def noted(*window: Any, **about: Any) -> judge.Finding:
+        tried.append(judged(*window, **about))
+        return tried[-1]
+
+    monkeypatch.setattr(judge, "judge", noted)
+    try:
+        rows = service.streams("keyframes", "cpu", "2")
+    except Failed as short:
+        rows = short.rows
+    (found,) = tried
+    assert (found.streams, found.samples_a_second > 0) == (2, True)
+    assert [p for p in found.promises if not p.kept and not p.name.startswith(SPEED)] == []
+    if found.kept:
+        assert rows[0] == ("1080p30 streams carried, plan keyframes", 2, "streams")
+        assert rows[-1] == ("more than that", "not tried: 1 runs were", "")
+    else:
+        assert rows == [("2 streams", f"not carried: {found.broken}", "")]
 
 
 def test_where_tensorrt_is_missing_onnx_runtime_for_cuda_is_named_as_what_may_be_used(
