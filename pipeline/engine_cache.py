@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,15 @@ def accepted(key: Key, file: str) -> Path | None:
         if kept.get("ok") is True and path.is_file():
             found.append((most, path))
     return min(found)[1] if found else None
+
+
+def built(model: str) -> frozenset[tuple[str, int]]:
+    """The engines of a model that lie here, and when each was put there."""
+    found = set()
+    for place in (cache_folder() / "engines").glob(f"{model}-*/{REPORT}"):
+        with suppress(OSError):  # it is replaced just now
+            found.add((place.parent.name, place.stat().st_mtime_ns))
+    return frozenset(found)
 
 
 def report(key: Key) -> dict[str, Any] | None:

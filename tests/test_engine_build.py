@@ -14,7 +14,7 @@ from pipeline.engines import Verification
 from pipeline.errors import ModelError
 from pipeline.manifest import Manifest
 from pipeline.material import Chosen, Material, calibration, choose, near
-from tests.fixtures.own_model import write_manifest
+from tests.fixtures.own_model import ACCEPTS, colours, judge_of, write_manifest
 from tests.fixtures.tiny_onnx import mean_colour_model
 
 
@@ -27,8 +27,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def mine(tmp_path: Path) -> Manifest:
     """The mean-colour model, with a tolerance for every precision."""
     mean_colour_model(tmp_path / "mine.onnx")
-    accepts = {"f32": 0.002, "bf16": 0.1, "f16": 0.05, "int8": 0.2}
-    return engines.load_manifest(str(write_manifest(tmp_path, tolerance=accepts)))
+    return engines.load_manifest(str(write_manifest(tmp_path, tolerance=ACCEPTS)))
 
 
 @pytest.fixture
@@ -40,18 +39,11 @@ _chosen: list[Chosen] = []
 
 
 @pytest.fixture
-def judge(mine: Manifest, material: Material) -> Judge:
+def judge(mine: Manifest) -> Judge:
     """A thousand pictures around the thresholds of the mean-colour model."""
     if not _chosen:
-        reference = registry.open_classifier(mine, engine="onnxruntime", threads=1, max_batch=8)
-        _chosen.append(choose(material, mine.spec, reference.infer, 1000))
-    return Judge(mine, material, _chosen[0], "onnxruntime-f32")
-
-
-def colours() -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-    """Red is ``warm``, green and blue are ``cold``; grey is neither."""
-    values = [(255, 40, 40), (30, 250, 60), (60, 60, 250), (120, 130, 125), (90, 80, 90)]
-    return [np.full((24, 24, 3), value, np.uint8) for value in values]
+        _chosen.append(judge_of(mine).chosen)
+    return judge_of(mine, _chosen[0])
 
 
 def test_the_pictures_to_verify_with_crowd_around_the_thresholds(judge: Judge) -> None:

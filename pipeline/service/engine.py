@@ -1,15 +1,20 @@
 """A model at work in a worker."""
 
+import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import structlog
 
+from pipeline import engine_cache, engines
 from pipeline.backends import registry
 from pipeline.config import Config
-from pipeline.engines import load_manifest
+from pipeline.engines import Manifest, load_manifest
+from pipeline.errors import ModelError
 from pipeline.flow.batch import Batcher, BatchRules
-from pipeline.flow.classify import Classifier
+from pipeline.flow.classify import Classifier, Scores
 from pipeline.flow.frames import FramePool
 from pipeline.service.order import Model
 from pipeline.service.orders import WorkerPlan
@@ -19,43 +24,91 @@ class Engine:
     """One model in a worker: its pool, its batcher, its classifier."""
 
     def __init__(self, name: str, plan: WorkerPlan) -> None:
-        manifest = load_manifest(name)
         rules = plan.config.batch
-        self.classifier: Classifier = registry.open_classifier(
-            manifest,
-            engine=plan.config.engine,
-            device=plan.device,
-            threads=plan.cores,
-            max_batch=rules.max_size,
-        )
         self.name = name
+        self._plan = plan
+        self._turn = threading.Lock()  # of the one who scores, or who puts another classifier in place
+        self._classifier, self._made_of = self._opened()
         self.pool: FramePool = registry.open_pool(
-            self.classifier.spec, plan.slots, live_reserve=plan.live_slots, device=plan.device
+            self._classifier.spec, plan.slots, live_reserve=plan.live_slots, device=plan.device
         )
         self.batcher = Batcher(
             BatchRules(max_size=rules.max_size, max_wait_s=rules.max_wait_ms / 1e3, stale_s=rules.stale_s)
         )
         self.picture_s = self._measured() if plan.device == "cpu" else 0.0
-        self.model = Model(self.classifier.info, self.classifier.categories)
         self.follow(plan.config)
+
+    @property
+    def model(self) -> Model:
+        """What scores now."""
+        return Model(self._classifier.info, self._classifier.categories)
+
+    def infer(self, pixels: Any) -> tuple[Scores, Model]:
+        """Score a batch, as the pool gathers it; and what scored it.
+
+        :raises BackendError: the engine failed."""
+        with self._turn:
+            return self._classifier.infer(pixels), self.model
 
     def follow(self, config: Config) -> None:
         """Take care at the thresholds of this config."""
-        self.classifier.thresholds = thresholds(config, self.name, self.classifier.categories)
+        self._classifier.thresholds = thresholds(config, self.name, self._classifier.categories)
+
+    def newer(self) -> Classifier | None:
+        """The model opened again, if its manifest or weights have changed, or another engine was built for
+        it; the one that there is goes on scoring meanwhile.
+
+        :raises ModelError: it cannot be used, or not without a restart."""
+        if _made_of(load_manifest(self.name)) == self._made_of:
+            return None
+        opened, self._made_of = self._opened()
+        if (opened.spec, opened.categories) == (self._classifier.spec, self._classifier.categories):
+            opened.thresholds = self._classifier.thresholds
+            return opened
+        opened.close()
+        raise ModelError(
+            f"model {self.name}: it has changed what pictures it wants or which categories it has, "
+            "and takes a restart"
+        )
+
+    def swap(self, opened: Classifier) -> None:
+        """From the next batch on this one scores."""
+        with self._turn:
+            old, self._classifier = self._classifier, opened
+        old.close()
+        structlog.get_logger().info("engine.swapped", model=self.name, engine=opened.info.engine)
+
+    def _opened(self) -> tuple[Classifier, object]:
+        """The model as it is now, and what it was made of."""
+        plan, manifest = self._plan, load_manifest(self.name)
+        made_of = _made_of(manifest)  # before it is opened: what changes meanwhile is seen the next time
+        classifier = registry.open_classifier(
+            manifest,
+            engine=plan.config.engine,
+            device=plan.device,
+            threads=plan.cores,
+            max_batch=plan.config.batch.max_size,
+        )
+        return classifier, made_of
 
     def _measured(self) -> float:
         """CPU seconds that a picture takes on this engine, measured on a grey one; the worker is idle as
         yet."""
-        spec = self.classifier.spec
-        self.classifier.thresholds = ()  # a picture near one costs more, but few are
+        spec = self._classifier.spec
+        self._classifier.thresholds = ()  # a picture near one costs more, but few are
         pixels = np.zeros((1, *spec.slot_shape()), np.float32)
-        self.classifier.infer(pixels)
+        self._classifier.infer(pixels)
         began = time.process_time()
-        self.classifier.infer(pixels)
+        self._classifier.infer(pixels)
         return time.process_time() - began
 
     def close(self) -> None:
         self.pool.close()
+
+
+def _made_of(manifest: Manifest) -> tuple[object, ...]:
+    """What decides which engine is opened for a model. :raises ModelError: its weights are not there."""
+    return manifest, engines.sha256_of(engines.weights(manifest)), engine_cache.built(manifest.name)
 
 
 def thresholds(config: Config, model: str, categories: Sequence[str]) -> tuple[float, ...]:

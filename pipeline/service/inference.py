@@ -147,13 +147,13 @@ class Inference:
         if not batch.frames:
             return
         with batch:
-            scores = engine.classifier.infer(batch.pixels)
+            scores, model = engine.infer(batch.pixels)
         done = self.beat = time.monotonic()
         self._batches += 1
         self._scored += len(batch.frames)
         for frame, row in zip(batch.frames, scores, strict=True):
             if frame.stream in self._screens:
-                self._screens[frame.stream].results.scored(frame.sample, name, row, done)
+                self._screens[frame.stream].results.scored(frame.sample, name, model, row, done)
                 self._touched.add(frame.stream)
             if frame.live:
                 self._latencies.append(max(0.0, done - frame.arrived))

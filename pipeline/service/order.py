@@ -1,7 +1,7 @@
 """Results in the order of the stream, whatever order they were computed in."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,8 +38,7 @@ class Sequencer:
     """Takes a stream's messages and the scores of its samples; gives back what is settled, in the reader's
     order. While a closer look is out, nothing that comes after the sample which asked for it is given."""
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
-        self._models = models
+    def __init__(self) -> None:
         self._queue: deque[Verdict | Begin | Trouble | End | Gone] = deque()
         self._open: dict[int, Verdict] = {}
         self._look: int | None = None
@@ -94,22 +93,22 @@ class Sequencer:
         else:
             self._stray(verdict)
 
-    def scored(self, number: int, model: str, row: NDArray[np.float32], now: float) -> None:
-        """``row`` is the model's scores of sample ``number``: one a category, 0..1."""
+    def scored(self, number: int, name: str, model: Model, row: NDArray[np.float32], now: float) -> None:
+        """``row`` is the scores of sample ``number``, one a category of ``model``, 0..1; the config calls it
+        ``name``."""
         verdict = self._open[number]
-        verdict.waiting.discard(model)
+        verdict.waiting.discard(name)
         verdict.scored_at = now
         self._stray(verdict)
-        known = self._models[model]
         scores: list[Any] = row.tolist()
-        for category, score in zip(known.categories, scores, strict=True):
+        for category, score in zip(model.categories, scores, strict=True):
             if category not in verdict.scores or score > verdict.scores[category][0]:
-                verdict.scores[category] = (score, known.info)
+                verdict.scores[category] = (score, model.info)
 
-    def dropped(self, number: int, model: str) -> None:
+    def dropped(self, number: int, name: str) -> None:
         """The sample's frame for this model was not worth scoring any more."""
         verdict = self._open[number]
-        verdict.waiting.discard(model)
+        verdict.waiting.discard(name)
         verdict.dropped = True
         self._stray(verdict)
 

@@ -38,7 +38,7 @@ class StreamScreen:
         self, order: Add, config: Config, models: Mapping[str, Model], position: Position, lead: Lead
     ) -> None:
         self.number = order.number
-        self.results = Sequencer(models)
+        self.results = Sequencer()
         self.gone: Gone | None = None
         self.stop_reason: EndReason = "shutdown"
         self._stream: Stream = order.stream

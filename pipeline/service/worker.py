@@ -9,7 +9,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -183,7 +183,10 @@ class Worker:
         return reader
 
     def _follow(self, config: Config) -> None:
-        """Load the models that a new config brings, while the old ones go on scoring; then go by it."""
+        """Load the models that a new config brings, and anew those that have changed, while the old ones go
+        on scoring; then go by it."""
+        for engine in self._inference.engines.values():
+            self._renew(engine)
         with contextlib.suppress(FramewardenError):  # the streams that want such a model will say so
             self._load(models_in_use(config))
         for engine in self._inference.engines.values():
@@ -194,9 +197,27 @@ class Worker:
         """Open the models that a reload brought. :raises ModelError, BackendError: one cannot be used."""
         for name in names:
             if name not in self._inference.engines:
-                self._loads = True
-                try:
+                with self._loading():
                     opened = {name: Engine(name, self.plan)}
-                    self._inference.engines = self._inference.engines | opened
-                finally:
-                    self._loads = False
+                self._inference.engines = self._inference.engines | opened
+
+    def _renew(self, engine: Engine) -> None:
+        """Put a model that has changed in the place of the one that scores; where it cannot be used that one
+        goes on."""
+        try:
+            with self._loading():
+                opened = engine.newer()
+        except FramewardenError as error:
+            structlog.get_logger().warning("engine.kept", model=engine.name, why=str(error))
+        else:
+            if opened is not None:
+                engine.swap(opened)
+
+    @contextlib.contextmanager
+    def _loading(self) -> Iterator[None]:
+        """Say meanwhile that the inference thread may have to wait for the cores."""
+        self._loads = True
+        try:
+            yield
+        finally:
+            self._loads = False
