@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup run-streams test check lint samples bench faults fuzz soak soak-faults gpu-check audit lock clean
+.PHONY: help setup run-streams test check lint export samples bench faults fuzz soak soak-faults gpu-check audit lock clean
 
 help:            ## Show what there is to make.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,19 @@ test: setup      ## Run every test.
 lint: $(STAMP)   ## Check format, lint and types.
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-check: lint test ## Format, lint, types and tests.
+# PyTorch is for this test alone: 0.9 GB beside .venv, whose packages it sees.
+TORCH  := torch==2.13.0
+EXPORT := .venv-export/bin/python
+export: setup    ## Test the tutorial's export from PyTorch, which it installs.
+	@test -x $(EXPORT) || $(PYTHON) -m venv .venv-export
+	@echo "framewarden: installing PyTorch into .venv-export (about 1 GB, once)" >&2
+	@$(EXPORT) -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@$(EXPORT) -c "import site, sys; from pathlib import Path; \
+	  beside = Path('$(VENV)').resolve() / Path(site.getsitepackages()[0]).relative_to(sys.prefix); \
+	  Path(site.getsitepackages()[0], 'beside.pth').write_text(f'import site; site.addsitedir({str(beside)!r})')"
+	@REQUIRE_TORCH=1 $(EXPORT) -m pytest tests/test_export.py
+
+check: lint test export ## Format, lint, types and tests.
 
 bench: setup     ## Measure, against an OpenCV loop in the same run.
 	@$(BIN)/framewarden bench
@@ -69,4 +81,4 @@ lock:            ## Pin the dependencies anew, with hashes.
 	  --no-emit-index-url --no-emit-find-links -o requirements.lock pyproject.toml build-requirements.in
 
 clean:           ## Remove what make made.
-	rm -rf $(VENV) .venv-audit .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis state samples/clips bench-out
+	rm -rf $(VENV) .venv-audit .venv-export .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis state samples/clips bench-out

@@ -1,10 +1,12 @@
 """The tutorial of ``docs/engines.md``, from a checkpoint to an engine, run as it is written there.
 
-Its export wants PyTorch, which framewarden does not need: without it that step alone is skipped."""
+Its export wants PyTorch, which framewarden does not need: without it that step alone is skipped, unless
+``REQUIRE_TORCH=1``, as in ``make export``, which installs it."""
 
 import contextlib
 import importlib
 import importlib.util
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -24,8 +26,8 @@ SECTION = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8").split("## F
 RED_AGAINST_GREEN = np.array([[1, -1, 0], [-1, 1, 0]], np.float32)[:, :, None, None]
 """The weights of a convolution: red is a weapon, green is none."""
 needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None,
-    reason="the export of the tutorial: PyTorch is not installed (framewarden does not need it)",
+    importlib.util.find_spec("torch") is None and os.environ.get("REQUIRE_TORCH") != "1",
+    reason="PyTorch is not installed (framewarden does not need it); make export runs this with it",
 )
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from pipeline.backends.cuda_driver import see_only
 from pipeline.errors import FramewardenError
 from pipeline.log import CrashReport, configure
+from pipeline.service.memory import bound_arenas
 from pipeline.service.orders import WorkerPlan
 
-M_ARENA_MAX = -8  # malloc.h
 PR_SET_PDEATHSIG = 1  # sys/prctl.h
 ORPHANED = 3
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -30,8 +30,7 @@ def main(plan: WorkerPlan, pipe: Connection) -> None:
     for number in ENDING:  # a terminal or a service manager sends them to all; the supervisor decides
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-    # Many reader threads: without a bound glibc keeps up to 2 MB of freed surfaces for each of them.
-    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+    bound_arenas()
     if plan.gpu:
         see_only(plan.gpu)
     lock = threading.Lock()

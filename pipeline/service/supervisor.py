@@ -23,6 +23,7 @@ from pipeline.service.change import Change
 from pipeline.service.hand import Death, Hand
 from pipeline.service.health import WEDGED_S, stuck
 from pipeline.service.jobs import Job
+from pipeline.service.memory import Trimmer
 from pipeline.service.orders import Done, Remove, Settings, WorkerPlan
 from pipeline.service.placement import lend, place, returning, suspect
 from pipeline.service.records import Records
@@ -73,6 +74,7 @@ class Supervisor:
 
     def run(self, stop: threading.Event, *, until: Callable[[], bool], tick: Callable[[], None]) -> None:
         """Carry on until ``until`` is true or ``stop`` is set, then bring every worker home."""
+        memory = Trimmer(time.monotonic())
         try:
             for hand in self.hands:
                 self._start(hand)
@@ -81,6 +83,7 @@ class Supervisor:
                 self._listen(LOOK_S)
                 self._mend()
                 self.roster.tick(time.monotonic())
+                memory.step(time.monotonic())
                 tick()
         finally:
             try:

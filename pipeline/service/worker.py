@@ -27,6 +27,7 @@ from pipeline.service.engine import Engine
 from pipeline.service.inference import Inference
 from pipeline.service.lead import Budget, Lead
 from pipeline.service.marks import Marks
+from pipeline.service.memory import Trimmer
 from pipeline.service.orders import Add, Done, Reads, Remove, Settings, WorkerPlan
 from pipeline.service.plan import drain_s, models_in_use
 from pipeline.service.process import ORPHANED
@@ -118,8 +119,10 @@ class Worker:
     # ---- pulse thread -------------------------------------------------------------------------------------
 
     def _pulse(self) -> None:
+        memory = Trimmer(time.monotonic())
         while not self._silent.wait(HEARTBEAT_S):
             self._heartbeat()
+            memory.step(time.monotonic())
 
     def _heartbeat(self) -> None:
         usage = os.times()
