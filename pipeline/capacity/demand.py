@@ -6,6 +6,7 @@ from typing import Literal
 
 from pipeline.backends.nvdec_memory import budget_mb
 from pipeline.capacity.figures import Basis
+from pipeline.flow.ring import LAG_S
 from pipeline.flow.sample_rules import TOLERANCE, SamplingRules
 
 Planned = Literal["keyframes", "skip", "full"]
@@ -14,8 +15,6 @@ FULL_HD = 1920 * 1080
 DUE = tuple(0.6 + 0.4 * (step + 0.5) / 200 for step in range(200))
 """The sampler draws when the next sample is due from U(0.6, 1.0) of the gap."""
 MEAN_DUE = 0.8
-LAG_S = 2.0
-"""A live stream's packets are held for the gap and so many seconds."""
 CONTEXT_1080P_MB = 15.0
 THREAD_MB = 2.0
 """A reader's stack, sockets and demuxer."""

@@ -6,6 +6,8 @@ from pipeline.flow.source import Packet
 
 RING_BYTES = 32 * 2**20
 """Encoded bytes that a ring holds at most. A stream whose GOP is larger cannot be looked at again."""
+LAG_S = 2.0
+"""A live sample may be decided so long after its packet came; its interval must still be held."""
 
 
 class PacketRing:

@@ -13,7 +13,7 @@ from pipeline.flow.decode import Decoder, Picture
 from pipeline.flow.frames import Frame, FramePool
 from pipeline.flow.look import Look
 from pipeline.flow.pick import pictures
-from pipeline.flow.ring import PacketRing
+from pipeline.flow.ring import LAG_S, PacketRing
 from pipeline.flow.sample import Sampler
 from pipeline.flow.sample_ahead import with_last
 from pipeline.flow.segment_rules import EndReason
@@ -26,8 +26,6 @@ from pipeline.service.skim import Skim
 
 CLOCK_PACKETS = 64
 """The sender's clock is asked for once in so many packets: it comes with a report every few seconds."""
-LAG_S = 2.0
-"""A live sample may be decided so long after its packet came; its interval must still be held."""
 
 
 @dataclass(slots=True)
