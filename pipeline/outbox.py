@@ -20,7 +20,7 @@ from pipeline import outbox_sql
 from pipeline.events import Event, utf8
 from pipeline.outbox_errors import OutboxError
 from pipeline.outbox_file import OutboxFile
-from pipeline.outbox_sql import Counts, Finished, Progress, Row, split_id, sql_id
+from pipeline.outbox_sql import LAST_ID, Counts, Finished, Progress, Row, split_id, sql_id
 
 __all__ = ["Counts", "Finished", "Outbox", "OutboxError", "OutboxFullError", "Progress", "Row", "split_id"]
 
@@ -73,10 +73,12 @@ class Outbox:
         """Undelivered events, oldest first."""
         return self._rows("redis_ms IS NULL ORDER BY seq LIMIT ?", limit)
 
-    def held(self, topic: str, limit: int, after: str = "0-0") -> list[Row]:
-        """Delivered events of a topic that are still held, by Redis id, beyond ``after``."""
+    def held(self, topic: str, limit: int, after: str = "0-0", until: str = LAST_ID) -> list[Row]:
+        """Delivered events of a topic that are still held, by Redis id, beyond ``after``, up to and with
+        ``until``."""
         where = "topic = ? AND redis_ms IS NOT NULL AND (redis_ms, redis_n) > (?, ?)"
-        return self._rows(f"{where} ORDER BY redis_ms, redis_n LIMIT ?", topic, *sql_id(after), limit)
+        where += " AND (redis_ms, redis_n) <= (?, ?) ORDER BY redis_ms, redis_n LIMIT ?"
+        return self._rows(where, topic, *sql_id(after), *sql_id(until), limit)
 
     def held_ends(self, topic: str) -> tuple[int, list[Row]]:
         """How many delivered events of a topic are held, and the first and the last of them by Redis id."""
@@ -109,12 +111,6 @@ class Outbox:
         """Forget these: every group has acknowledged them."""
         with self._file.writing() as db:
             db.executemany("DELETE FROM events WHERE seq = ?", [(seq,) for seq in seqs])
-
-    def acknowledged(self, topic: str, redis_id: str) -> int:
-        """Every group has acknowledged up to and with this Redis id: forget those. Returns how many."""
-        where = "topic = ? AND redis_ms IS NOT NULL AND (redis_ms, redis_n) <= (?, ?)"
-        with self._file.writing() as db:
-            return db.execute(f"DELETE FROM events WHERE {where}", (topic, *sql_id(redis_id))).rowcount
 
     def prune(self, now: float) -> int:
         """Forget what was delivered more than ``keep_s`` ago. Returns how many."""

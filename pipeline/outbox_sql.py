@@ -8,6 +8,8 @@ from typing import Any
 from pipeline.events import Event, utf8
 
 _MAX_INT = 2**63 - 1
+LAST_ID = f"{2**64 - 1}-{2**64 - 1}"
+"""No entry of a Redis stream lies beyond."""
 _ROW_BYTES = 512  # what a row costs on disk beside its body: columns, three indices, page slack
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,8 @@ def test_delivered_events_are_held_until_every_group_has_acknowledged_them(outbo
     assert outbox.counts().held == 3
     assert [row.redis_id for row in outbox.held("segments", 10)] == ["9-0", "10-0"]
     assert [row.redis_id for row in outbox.held("segments", 10, after="9-0")] == ["10-0"]
-    assert outbox.acknowledged("segments", "9-5") == 1
+    assert outbox.held("segments", 10, until="9-5") == [replace(first, redis_id="9-0")]
+    outbox.remove([first.seq])
     count, ends = outbox.held_ends("segments")
     assert (count, [row.redis_id for row in ends]) == (1, ["10-0", "10-0"])
     counts = outbox.counts()
@@ -145,8 +147,8 @@ def test_a_bound_at_the_very_end_of_a_millisecond_is_understood(outbox: Outbox) 
     outbox.accept([segment(), segment()], now=1.0)
     first, second = outbox.pending()
     outbox.delivered([(first.seq, "9-7"), (second.seq, "10-0")], now=2.0)
-    assert outbox.acknowledged("segments", "9-18446744073709551615") == 1
-    assert [row.redis_id for row in outbox.held("segments", 9)] == ["10-0"]
+    (before,) = outbox.held("segments", 9, until="9-18446744073709551615")
+    assert before.redis_id == "9-7"
 
 
 def test_what_redis_lost_is_pending_again_in_its_old_place(outbox: Outbox) -> None:
@@ -210,7 +212,7 @@ def test_open_segments_are_known_although_their_events_were_acknowledged(outbox:
     outbox.accept([opened, update, segment(stream="cam-2")], now=1.0)
     for row in outbox.pending():
         outbox.delivered([(row.seq, f"1-{row.seq}")], now=1.0)
-    outbox.acknowledged("segments", "9-9")
+    outbox.remove(row.seq for row in outbox.held("segments", 9))
     assert outbox.open_segments("cam-1") == [update]
     assert len(outbox.open_segments()) == 2
     outbox.accept([closed_by_successor(update, last_scored_s=9.0, now=2.0)], now=2.0)

@@ -36,11 +36,13 @@ _LAST = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A stream as the server holds it; ``last_id`` is that of the newest entry ever added."""
+    """A stream as the server holds it. ``last_id`` is that of the newest entry ever added, ``added`` how many
+    ever were (None: the server does not count, it is older than Redis 7)."""
 
     run_id: str
     last_id: str
     length: int
+    added: int | None
 
 
 class RedisSink:
@@ -113,7 +115,13 @@ class RedisSink:
                 if "no such key" in str(exc):
                     return None
                 raise
-        return Topic(run_id, str(found["last-generated-id"]), int(found["length"]))
+        added = found.get("entries-added")
+        return Topic(
+            run_id,
+            str(found["last-generated-id"]),
+            int(found["length"]),
+            None if added is None else int(added),
+        )
 
     def entries(self, topic: str, first: str, last: str) -> dict[str, str]:
         """Redis id → event id of the entries from ``first`` to ``last``, both included."""
@@ -141,18 +149,24 @@ class RedisSink:
         return None if not bounds else "{}-{}".format(*min(bounds))
 
     def taken(self, topic: str, ids: Sequence[str]) -> set[str]:
-        """Those of the Redis ids that every group was given and has acknowledged."""
+        """Those of the Redis ids, of entries that have gone, that every group was given and has acknowledged,
+        and that somebody may have deleted (``XDEL``) then. A server older than Redis 7 does not tell what was
+        deleted from what was trimmed."""
         groups = self._groups(topic)
         taken = set(ids) if groups else set()
+        if taken and (deleted := self._deleted(topic)) is not None:
+            taken = {redis_id for redis_id in taken if split_id(redis_id) <= split_id(deleted)}
         for name, last in groups:
             taken = {redis_id for redis_id in taken if split_id(redis_id) <= split_id(last)}
             taken -= self._waiting(topic, name, sorted(taken, key=split_id))
         return taken
 
-    def trim(self, topic: str, *, older_than_s: float, max_bytes: int | None = None) -> int:
-        """Delete, of what every group has acknowledged, what is this old, and the oldest until the stream has
-        ``max_bytes``. Returns how many entries."""
-        bound = self.acknowledged(topic)
+    def trim(
+        self, topic: str, *, older_than_s: float, max_bytes: int | None = None, until: str | None = None
+    ) -> int:
+        """Delete, of what every group has acknowledged (or, known to be so, up to ``until``), what is this
+        old, and the oldest until the stream has ``max_bytes``. Returns how many entries."""
+        bound = self.acknowledged(topic) if until is None else until
         if bound is None:
             return 0
         ms, n = split_id(bound)
@@ -209,6 +223,13 @@ class RedisSink:
                     return []
                 raise
         return [(str(group["name"]), str(group["last-delivered-id"])) for group in found]
+
+    def _deleted(self, topic: str) -> str | None:
+        """The greatest Redis id that was ever deleted; trimming does not count. None: the server does not
+        say."""
+        with mapped(self.url):
+            found = self._client.xinfo_stream(self.settings.key(topic)).get("max-deleted-entry-id")
+        return None if found is None else str(found)
 
     def _waiting(self, topic: str, group: str, ids: Sequence[str]) -> set[str]:
         """The ids between the first and the last of ``ids`` that a group was given and has not

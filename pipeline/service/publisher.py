@@ -2,7 +2,8 @@
 
 One thread runs it, in the supervisor. It never gives up and stops no other thread: while Redis is away the
 outbox holds everything. What Redis has taken stays in the outbox until every consumer group has
-acknowledged it. After each connect, and every few seconds, the publisher compares what it wrote with what
+acknowledged it, and it was still there then: what was lost unread looks as if it were acknowledged as soon as
+something later is. After each connect, and every few seconds, the publisher compares what it wrote with what
 the server holds, and publishes again, in the old order, what a crash, a failover or a FLUSHALL has taken
 away.
 """
@@ -38,6 +39,8 @@ class Topic(Protocol):
     @property
     def run_id(self) -> str: ...
     @property
+    def added(self) -> int | None: ...
+    @property
     def last_id(self) -> str: ...
     @property
     def length(self) -> int: ...
@@ -55,7 +58,9 @@ class Sink(Protocol):
     def entries(self, topic: str, first: str, last: str) -> dict[str, str]: ...
     def acknowledged(self, topic: str) -> str | None: ...
     def taken(self, topic: str, ids: Sequence[str]) -> set[str]: ...
-    def trim(self, topic: str, *, older_than_s: float, max_bytes: int | None = None) -> int: ...
+    def trim(
+        self, topic: str, *, older_than_s: float, max_bytes: int | None = None, until: str | None = None
+    ) -> int: ...
     def close(self) -> None: ...
 
 
@@ -94,7 +99,8 @@ class Publisher:
         self._monotonic = monotonic
         self._wall = wall
         self._rng = rng or random.Random()
-        self._run_ids: dict[str, str] = {}
+        self._known: dict[str, Topic | None] = {}
+        self._added: dict[str, int] = {}  # entries that the server must have counted by now
         self._unrecorded: list[tuple[int, str]] = []
         self._moved = threading.Condition()
 
@@ -162,6 +168,7 @@ class Publisher:
             if mine := [row for row in rows if row.event.topic == topic]:
                 ids = sink.publish(topic, [row.event for row in mine])
                 self._unrecorded = list(zip((row.seq for row in mine), ids, strict=True))
+                self._added[topic] = self._added.get(topic, 0) + len(ids)
                 self._record()
         with self._moved:
             self._moved.notify_all()
@@ -171,7 +178,7 @@ class Publisher:
         """Whether what the sink refused may go better now: it was full and some of what every group had
         acknowledged has gone, or it was emptied and is to be compared."""
         if error.reason == "oom":
-            return sum(sink.trim(topic, older_than_s=0.0) for topic in TOPICS) > 0
+            return self._keep_house(sink, older_than_s=0.0) > 0
         return error.reason == "emptied"
 
     def _record(self) -> None:
@@ -181,55 +188,87 @@ class Publisher:
             self.outbox.delivered(self._unrecorded, now=self._wall())
             self._unrecorded = []
 
-    def _keep_house(self, sink: Sink) -> None:
-        """Forget what was acknowledged, find what was lost, let go of what is old."""
+    def _keep_house(self, sink: Sink, older_than_s: float | None = None) -> int:
+        """Forget what was acknowledged, find what was lost, and let Redis go of what is old; how much that
+        was."""
+        trimmed = 0
         for topic in TOPICS:
+            there = sink.topic(topic)
+            anew = self._anew(topic, there)
             bound = sink.acknowledged(topic)
-            if bound is None:
+            count = 0 if bound is None else self._forget(sink, topic, bound, anew)
+            if not self._whole(sink, topic, there, anew):
+                count += self._find(sink, topic, anew)
+            if bound is None or count:
                 sink.ensure_groups()
-            else:
-                self.outbox.acknowledged(topic, bound)
-            self._compare(sink, topic)
-            sink.trim(topic, older_than_s=self.outbox.keep_s, max_bytes=self.outbox.max_bytes)
+            if count:
+                self.state = replace(self.state, republished=self.state.republished + count)
+                log.warning("redis lost entries; publishing them again", topic=topic, entries=count)
+            self._known[topic] = there  # last: what was not compared to its end is compared again
+            self._added[topic] = (there.added if there else None) or 0
+            if bound is not None:  # not beyond it: what is still held must be there when it is forgotten
+                age_s = self.outbox.keep_s if older_than_s is None else older_than_s
+                trimmed += sink.trim(topic, older_than_s=age_s, max_bytes=self.outbox.max_bytes, until=bound)
         self.outbox.prune(self._wall())
+        return trimmed
 
-    def _compare(self, sink: Sink, topic: str) -> None:
-        """Publish again what the server no longer holds.
+    def _anew(self, topic: str, there: Topic | None) -> bool:
+        """Whether the server is another one, or one that was restarted, or has made the stream again: then
+        what it says of acknowledgements and deletions may not be of what we wrote."""
+        known = self._known.get(topic)
+        if known is None:
+            return False
+        if there is None or there.run_id != known.run_id:
+            return True
+        return there.added is not None and there.added < self._added.get(topic, 0)
+
+    def _forget(self, sink: Sink, topic: str, bound: str, anew: bool) -> int:
+        """Forget what is there up to ``bound``, which every group has acknowledged. How much was not there
+        and is pending again."""
+        count, after = 0, "0-0"
+        while rows := self.outbox.held(topic, _PAGE, after, bound):
+            after = rows[-1].redis_id or after
+            absent = _absent(sink, topic, rows)
+            count += self._again(sink, topic, absent, anew)
+            gone = {row.seq for row in absent}
+            self.outbox.remove(row.seq for row in rows if row.seq not in gone)
+        return count
+
+    def _whole(self, sink: Sink, topic: str, there: Topic | None, anew: bool) -> bool:
+        """Whether the server holds all that we wrote.
 
         A restart or a failover takes the newest entries, FLUSHALL and trimming the oldest: with both ends
         of what we wrote in place and nothing else strange, all of it is there."""
         count, ends = self.outbox.held_ends(topic)
-        there = sink.topic(topic)
-        run_id = there.run_id if there else ""
-        moved = self._run_ids.get(topic, run_id) != run_id
-        whole = not ends or (
+        return not ends or (
             there is not None
-            and not moved
+            and not anew
             and split_id(there.last_id) >= split_id(ends[-1].redis_id or "")
             and there.length >= count
             and not any(_absent(sink, topic, [row]) for row in ends)
         )
-        if not whole:
-            self._republish(sink, topic, moved)
-        self._run_ids[topic] = run_id  # last: what was not compared to its end is compared again
 
-    def _republish(self, sink: Sink, topic: str, moved: bool) -> None:
-        """Page by page: an outbox may hold a day's events."""
+    def _find(self, sink: Sink, topic: str, anew: bool) -> int:
+        """Make what the server no longer holds pending again, page by page: an outbox may hold a day's
+        events. How much it is."""
         count, after = 0, "0-0"
         while rows := self.outbox.held(topic, _PAGE, after):
             after = rows[-1].redis_id or after
-            lost = {row.redis_id or "": row.seq for row in _absent(sink, topic, rows)}
-            # Consumers may delete what they have acknowledged. After a restart or failover their books may be
-            # wrong, too: then a repeat, which consumers drop, is better than a loss.
-            taken = sink.taken(topic, list(lost)) if lost and not moved else set()
-            self.outbox.remove(lost[redis_id] for redis_id in taken)
-            again = [seq for redis_id, seq in lost.items() if redis_id not in taken]
-            self.outbox.undelivered(again)
-            count += len(again)
-        if count:
-            sink.ensure_groups()
-            self.state = replace(self.state, republished=self.state.republished + count)
-            log.warning("redis lost entries; publishing them again", topic=topic, entries=count)
+            count += self._again(sink, topic, _absent(sink, topic, rows), anew)
+        return count
+
+    def _again(self, sink: Sink, topic: str, absent: list[Row], anew: bool) -> int:
+        """Make these pending again, but for those that consumers have deleted after acknowledging them. How
+        many.
+
+        After a restart or failover the server's books may be wrong, too: then a repeat, which consumers drop,
+        is better than a loss."""
+        lost = {row.redis_id or "": row.seq for row in absent}
+        taken = sink.taken(topic, list(lost)) if lost and not anew else set()
+        self.outbox.remove(lost[redis_id] for redis_id in taken)
+        again = [seq for redis_id, seq in lost.items() if redis_id not in taken]
+        self.outbox.undelivered(again)
+        return len(again)
 
     def _up(self, url: str, warnings: tuple[str, ...]) -> None:
         for text in warnings:

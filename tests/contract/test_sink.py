@@ -207,13 +207,31 @@ def test_acknowledged_is_the_lowest_bound_over_all_groups(sink: RedisSink, redis
         client.xack(key, "review", ids[0], ids[2])
         bound = sink.acknowledged("segments")
         assert bound is not None
-        assert sink.taken("segments", ids) == {ids[0], ids[2]}
         ms, n = (int(part) for part in ids[1].split("-"))
         assert bound == (f"{ms}-{n - 1}" if n else f"{ms - 1}-{2**64 - 1}")
         client.xack(key, "review", ids[1])
         assert sink.acknowledged("segments") == ids[2]
         client.xgroup_create(key, "archive", id="0")
         assert sink.acknowledged("segments") == "0-0"
+
+
+def test_taken_is_what_every_group_acknowledged_and_somebody_deleted_then(
+    sink: RedisSink, redis_server: RedisServer
+) -> None:
+    """Trimming deletes nothing in this sense: what was trimmed may never have been seen."""
+    key = "framewarden:segments"
+    ids = sink.publish("segments", [segment() for _ in range(5)])
+    with redis_server.client() as client:
+        client.xreadgroup("review", "a", {key: ">"}, count=4)
+        client.xack(key, "review", *ids[:3])
+        assert sink.taken("segments", ids) == set()
+        client.xtrim(key, maxlen=4, approximate=False)
+        assert sink.taken("segments", ids[:1]) == set()
+        client.xdel(key, ids[1])
+        assert sink.taken("segments", ids) == {ids[0], ids[1]}
+        client.xdel(key, ids[3], ids[4])
+        assert sink.taken("segments", ids) == set(ids[:3])
+        client.xgroup_create(key, "archive", id="0")
         assert sink.taken("segments", ids) == set()
 
 

@@ -6,13 +6,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import redis
 
 from pipeline.backends.redis_connect import RedisDownError, RedisSettings
 from pipeline.backends.sink_redis import ACL, RedisSink
+from pipeline.client import Consumer
 from pipeline.errors import ConfigError
 from pipeline.events import Event
 from pipeline.outbox import Outbox
@@ -235,6 +237,131 @@ def test_what_all_have_acknowledged_goes_by_size_and_what_one_group_needs_stays(
         until(lambda: client.memory_usage(KEY) < 80_000)
         assert 10 < client.xlen(KEY) < 60
         assert publisher.state.republished == 0
+
+
+def read(server: RedisServer, count: int = 100) -> list[str]:
+    """A reader takes and acknowledges the next entries; the events' ids."""
+    with server.client() as client:
+        found = client.xreadgroup("review", "desk", {KEY: ">"}, count=count)
+        entries = found[0][1] if found else []
+        if entries:
+            client.xack(KEY, "review", *(redis_id for redis_id, _ in entries))
+    return [fields["id"] for _, fields in entries]
+
+
+def test_what_was_trimmed_unread_is_published_again_although_a_later_entry_was_acknowledged(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    events = [segment() for _ in range(10)]
+    with running(outbox, redis_server) as publisher:
+        outbox.accept(events, now=1.0)
+        assert publisher.drain(10.0)
+        seen = read(redis_server, 4)
+        with redis_server.client() as client:
+            client.xtrim(KEY, maxlen=2, approximate=False)
+        seen += read(redis_server)
+        assert seen == names(events[:4] + events[8:])
+        until(lambda: publisher.state.republished >= 4)  # and what was acknowledged just before, perhaps
+        assert publisher.drain(10.0)
+        assert set(seen + read(redis_server)) == set(names(events))
+        until(lambda: outbox.counts().held == 0)
+
+
+def test_what_a_reader_was_given_but_never_saw_is_published_again(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    """Trimmed while it was pending: the kit acknowledges what has no body, nothing else would ever do."""
+    events = [segment() for _ in range(3)]
+    seen: list[str] = []
+    with running(outbox, redis_server) as publisher:
+        outbox.accept(events, now=1.0)
+        assert publisher.drain(10.0)
+        with redis_server.client() as client:
+            client.xreadgroup("review", "desk", {KEY: ">"}, count=2)
+            client.xtrim(KEY, maxlen=1, approximate=False)
+        done = threading.Event()
+        with Consumer(redis_server.url, name="desk", topics=["segments"]) as kit:
+            for delivery in kit.deliveries(stop=done):
+                seen.append(delivery.event.id)
+                kit.ack(delivery)
+                if len(seen) == 3:
+                    done.set()
+        assert sorted(seen) == sorted(names(events))
+        until(lambda: outbox.counts().held == 0)
+
+
+def test_what_consumers_delete_after_acknowledging_it_is_not_published_again(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    events = [segment() for _ in range(6)]
+    with running(outbox, redis_server) as publisher, redis_server.client() as client:
+        outbox.accept(events, now=1.0)
+        assert publisher.drain(10.0)
+        for _ in range(5):
+            (entry,) = client.xreadgroup("review", "desk", {KEY: ">"}, count=1)[0][1]
+            client.xack(KEY, "review", entry[0])
+            client.xdel(KEY, entry[0])
+        until(lambda: outbox.counts().held == 1)
+        assert publisher.state.republished == 0
+
+
+def test_a_stream_that_another_service_has_made_again_after_flushall_gets_back_what_it_held(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    """Its reader goes on meanwhile, and deletes what it has done with."""
+    events = [segment() for _ in range(10)]
+    with running(outbox, redis_server) as publisher, redis_server.client() as client:
+        outbox.accept(events, now=1.0)
+        assert publisher.drain(10.0)
+        other = RedisSink(RedisSettings(redis_server.url))
+        other.connect()
+        with client.pipeline(transaction=True) as pipe:  # at once, so that this publisher cannot come between
+            pipe.flushall()
+            pipe.xgroup_create(KEY, "review", id="0", mkstream=True)
+            pipe.execute()
+        other.publish("segments", [segment()])
+        entries = client.xreadgroup("review", "desk", {KEY: ">"})[0][1]
+        client.xack(KEY, "review", *(redis_id for redis_id, _ in entries))
+        client.xdel(KEY, *(redis_id for redis_id, _ in entries))
+        until(lambda: publisher.state.republished == 10)
+        assert publisher.drain(10.0)
+        assert set(names(events)) <= set(stored(redis_server))
+
+
+def test_a_cluster_s_node_that_comes_back_without_what_it_took_is_given_it_again(
+    outbox: Outbox, tmp_path: Path
+) -> None:
+    """A cluster's client connects by itself; a reader goes on at once."""
+    settings = {"cluster-enabled": "yes", "appendonly": "no", "dbfilename": "dump.rdb"}
+    (tmp_path / "node").mkdir()
+    server = RedisServer(tmp_path / "node", settings)
+    server.start()
+    try:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+            until(lambda: client.cluster("info")["cluster_state"] == "ok")
+        first, second, third = ([segment() for _ in range(5)] for _ in range(3))
+        with publishing(outbox, RedisSettings(f"redis+cluster://127.0.0.1:{server.port}")) as publisher:
+            outbox.accept(first, now=1.0)
+            assert publisher.drain(10.0)
+            seen = read(server)
+            with server.client() as client:
+                client.save()
+            outbox.accept(second, now=1.0)
+            assert publisher.drain(10.0)
+            server.kill()
+            server.start()
+            outbox.accept(third, now=1.0)
+            wanted = set(names(first + second + third))
+
+            def all_seen() -> bool:
+                with suppress(redis.RedisError):  # it comes up
+                    seen.extend(read(server))
+                return wanted <= set(seen)
+
+            until(all_seen, 30.0)
+    finally:
+        server.kill()
 
 
 class CutSink(RedisSink):
