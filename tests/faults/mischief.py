@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
+import redis
 
 from tests.faults.redis_scene import REDIS_FAULTS, Stage
 from tests.faults.sources import CAMERA_TROUBLES, KILLED, WAYS, Hazard, Troupe
@@ -53,7 +54,7 @@ class Mischief(threading.Thread):
     def _strike_redis(self, name: str) -> None:
         try:
             self.redis[name] += REDIS_FAULTS[name](self._stage)
-        except (pytest.fail.Exception, AssertionError, OSError) as error:
+        except (pytest.fail.Exception, AssertionError, OSError, redis.RedisError) as error:
             self.troubles.append(f"Redis {name}: {error}")
 
 

@@ -217,9 +217,13 @@ def _pause() -> None:
 def holdings(pid: int) -> tuple[int, int, float]:
     """Threads, open files and megabytes of a process: what it has allocated, in memory or swapped out.
 
-    Not what is resident: of programs and files the system keeps as much in memory as it sees fit."""
+    Not what is resident: of programs and files the system keeps as much in memory as it sees fit.
+
+    :raises OSError: there is no such process any more."""
     base = Path(f"/proc/{pid}")
     status = dict(line.split(":", 1) for line in (base / "status").read_text().splitlines())
+    if "RssAnon" not in status:
+        raise ProcessLookupError(f"process {pid} has ended")
     allocated_kb = sum(int(status[field].split()[0]) for field in ("RssAnon", "VmSwap"))
     return len(list((base / "task").iterdir())), len(list((base / "fd").iterdir())), allocated_kb * 1024 / 1e6
 
