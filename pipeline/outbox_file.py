@@ -72,12 +72,13 @@ class OutboxFile:
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
-            code, reason, cure = meaning(exc)
+            code, reason, cure, passes = meaning(exc)
             if code == sqlite3.SQLITE_CORRUPT and (aside := self._set_aside()) is not None:
                 cure = f"it is kept as {aside.name}, and what can be read of it goes into a new one"
             elif isinstance(exc, sqlite3.Error) and reason not in ("busy", "failed"):
                 self._let_go()
-            raise OutboxError(f"{self.path}: outbox cannot be used: {exc}: {cure}", reason) from exc
+            text = f"{self.path}: outbox cannot be used: {exc}: {cure}"
+            raise OutboxError(text, reason, passes=passes) from exc
 
     def close(self) -> None:
         """Close every thread's connection."""

@@ -25,7 +25,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pipeline.errors import ConfigError, SinkError
+from pipeline.errors import ConfigError, FramewardenError, SinkError
 
 _START_S = 120.0  # reading back a large file takes its time
 _STOP_S = 8.0
@@ -117,8 +117,15 @@ def start(state_dir: Path, *, port: int = 0, stop: threading.Event | None = None
     set.
 
     :raises ConfigError: there is no server for this machine, or the port is taken.
-    :raises SinkError: it did not come up; the text ends with what it said."""
-    stop = stop or threading.Event()
+    :raises SinkError: it did not come up; the text ends with what it, or the disk, said."""
+    try:
+        return _start(state_dir, port, stop or threading.Event())
+    except OSError as error:
+        where = state_dir / "redis"
+        raise SinkError(f"the embedded Redis in {where} did not come up: {error.strerror}") from error
+
+
+def _start(state_dir: Path, port: int, stop: threading.Event) -> EmbeddedRedis:
     folder = state_dir / "redis"
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "start.lock"):
@@ -132,17 +139,17 @@ def start(state_dir: Path, *, port: int = 0, stop: threading.Event | None = None
                 "wait for it, or end that process"
             )
         process = _launch(server_binary(), folder, wanted)
+        file = state_dir / "redis.json"
         try:
             _wait(process, wanted, folder / "server.log", stop)
-        except SinkError:
+            found = {"url": _url(wanted), "pid": process.pid, "port": wanted}
+            fresh = file.with_suffix(".json.new")
+            fresh.write_text(json.dumps(found) + "\n")
+            fresh.replace(file)
+        except (FramewardenError, OSError):
             process.kill()
             process.wait()
             raise
-        found = {"url": _url(wanted), "pid": process.pid, "port": wanted}
-        file = state_dir / "redis.json"
-        fresh = file.with_suffix(".json.new")
-        fresh.write_text(json.dumps(found) + "\n")
-        fresh.replace(file)
         return EmbeddedRedis(file, wanted, process.pid, process)
 
 

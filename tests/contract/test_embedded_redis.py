@@ -17,7 +17,7 @@ import redis
 from pipeline.backends.redis_connect import RedisSettings
 from pipeline.backends.redis_embedded import attach, server_binary, start
 from pipeline.backends.sink_redis import RedisSink
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SinkError
 from tests.fixtures.events import segment
 
 OWNER = """
@@ -47,6 +47,15 @@ def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
 
 def test_the_server_comes_from_the_virtual_environment() -> None:
     assert server_binary().is_relative_to(sys.prefix)
+
+
+def test_what_the_disk_refuses_is_said_and_no_server_is_left(tmp_path: Path) -> None:
+    (tmp_path / "redis.json.new").mkdir()  # where it would say where it is
+    with pytest.raises(
+        SinkError, match=f"the embedded Redis in {tmp_path}/redis did not come up: Is a directory"
+    ):
+        start(tmp_path)
+    assert [child for child in psutil.Process().children() if "valkey" in child.name()] == []
 
 
 def test_it_is_safe_local_and_says_where_it_is(tmp_path: Path) -> None:
