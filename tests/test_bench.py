@@ -2,6 +2,7 @@
 
 No speed is asserted: tiny material on a busy machine says nothing of it."""
 
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from pipeline.backends import peer_ffmpeg
+from pipeline.backends.decode_software import open_decoder
 from pipeline.bench import (
     child,
     films,
@@ -28,12 +31,15 @@ from pipeline.bench import (
     peers,
     processes,
     said,
+    service,
     streams,
+    streams_report,
 )
 from pipeline.bench.child import BenchError, Child
 from pipeline.bench.files import REST, bound, breakdown
 from pipeline.bench.judge import Finding
 from pipeline.bench.machine import this_machine
+from pipeline.bench.material import Material
 from pipeline.bench.page import Bars, Lines
 from pipeline.bench.parts import Parts
 from pipeline.bench.peers import Cost
@@ -42,7 +48,7 @@ from pipeline.bench.report import Report, Section, Table, shown
 from pipeline.bench.said import Account
 from pipeline.bench.service import Streams, Window
 from tests.cli.command import Result, framewarden
-from tests.fixtures.media import Clips
+from tests.fixtures.media import Clips, demux
 
 MATERIAL = {
     *("name", "path", "sha256", "seconds", "bit_rate", "gop_s"),
@@ -105,9 +111,7 @@ def test_alone_it_runs_files_streams_and_engines_and_writes_one_report(film: Pat
     words = ("--file", film, "--streams", "2", "--seconds", "2", "--report", "reports")
     _, report = bench(tmp_path, *words)
     circumstances(report)
-    assert report["command"] == f"framewarden bench --file {film} --streams 2 --seconds 2.0 " + (
-        "--json found.json --report reports"
-    )
+    assert report["command"] == f"framewarden bench --file {film} --streams 2 --seconds 2.0"
     streams_add_up(report["streams"], count=2)
     assert report["streams"]["runs"][0]["memory_each_mb"] is not None
     assert report["files"]["programs"][0]["cpu_s"] > 0
@@ -127,6 +131,14 @@ def test_streams_come_from_a_real_rtsp_server_whose_cpu_is_told_apart(film: Path
     assert run["samples_a_second"] > 0
     assert run["memory_each_mb"] is None
     assert "The RTSP server beside it used" in said.out
+
+
+def test_what_the_workers_say_is_read_in_the_window(film: Path) -> None:
+    seen = service.watch(Streams([str(film)], "open-nsfw", 3.0, 0.0), lambda _: None)
+    scored = [worker["scored"] for workers in seen.workers for worker in workers]
+    assert scored == sorted(scored)
+    assert scored[0] >= seen.before["workers"][0]["scored"]
+    assert scored[-1] <= seen.after["workers"][0]["scored"]
 
 
 def streams_add_up(found: dict[str, Any], *, count: int) -> None:
@@ -246,6 +258,23 @@ def test_the_limit_is_demux_and_what_each_needed_picture_costs() -> None:
     assert needed == {"demux": 2.0, "decode": 15.0, "conversion": 0.5, "engine": 5.0}
 
 
+@pytest.mark.parametrize(("width", "deblocked"), [(640, True), (1280, False)])
+def test_the_limit_decodes_a_keyframe_as_the_service_does(clips: Clips, width: int, deblocked: bool) -> None:
+    """A large one is deblocked by neither of them."""
+    path = clips(width=width, height=720, pictures=4, gop=2, options={"crf": "40"})
+    info, packets = demux(path)
+    decoder = open_decoder(info)
+    ours = [decoder.still(packet) for packet in packets if packet.keyframe]
+    limit = peer_ffmpeg.stills(str(path), 1.0, keep=2).kept
+    whole = [picture for packet in packets for picture in decoder.decode(packet)]
+    first, *_ = [*whole, *decoder.flush()]
+    assert len(ours) == len(limit) == 2
+    for one, other in zip(ours, limit, strict=True):
+        assert one is not None
+        assert np.array_equal(one.surface.to_ndarray(), other.surface.to_ndarray())
+    assert np.array_equal(limit[0].surface.to_ndarray(), first.surface.to_ndarray()) == deblocked
+
+
 def test_the_shares_of_a_file_add_up_and_the_greatest_is_named() -> None:
     """100 s at 22.5 ms are 2.25 s; of 4 s, 1.5 s are start-up, so 0.25 s are left: the start-up is 38 %."""
     ours = Cost("ours", 4.0, 100.0, "")
@@ -323,6 +352,7 @@ def test_a_run_in_which_all_is_well_keeps_every_promise_but_the_one_on_its_memor
         ({}, {"gap_now_s": 3.2}, {}, "every gap at most 2.1 s: 3.20 s"),
         ({}, {"gap_now_s": None, "gap_worst_s": None}, {}, "every gap at most 2.1 s: 0.00 s; on 1 streams"),
         ({}, {"drops": {"overload": 2}}, {}, "nothing dropped: overload 2"),
+        ({"drops": {"overload": 2}}, {"drops": {"overload": 5}}, {}, "nothing dropped: overload 3"),
         ({}, {"state": "lost"}, {}, "every stream screened: 1 of 1 are not: s001"),
         ({}, {}, {"accounts": {}}, "add up: 1 of 1 gave no account"),
         ({}, {}, {"accounts": {"s001": Account(70.0, 60.0, 1.0, 2.0, 3.0)}}, "wrong on 1: s001"),
@@ -352,6 +382,70 @@ def test_what_happened_before_the_window_or_may_still_be_scored_breaks_nothing(
 ) -> None:
     found = judge.judge(window([row(**before)], [row(**after)]), few=None)
     assert found.kept, found.broken
+
+
+def telling(scored: int, p50: float, p99: float | None) -> list[dict[str, Any]]:
+    """What the one worker said at some time in the window; it had scored 100 before."""
+    return [{"id": 0, "restarts": 0, "scored": scored, "latency_ms": {"p50": p50, "p99": p99}}]
+
+
+def test_the_worst_latency_in_the_window_is_judged_and_not_the_last() -> None:
+    """The slow samples are in the second reading; the first still has samples of the start in it."""
+    plain = window([row()], [row()])
+    seen = replace(
+        plain,
+        after=plain.after | {"workers": telling(9000, 90.0, 400.0)},
+        workers=[telling(4000, 200.0, 3000.0), telling(5000, 120.0, 1500.0), telling(8000, 90.0, 400.0)],
+    )
+    found = judge.judge(seen, few=None)
+    assert (found.p50_ms, found.p99_ms) == (120.0, 1500.0)
+    assert (found.latency_of, found.latency_with_start) == (judge.WORKER_WINDOW, False)
+    assert "99 % from capture to score under 1 s: 1500 ms" in found.broken
+    assert "worst 99th percentile" in reported(found).markdown()
+
+
+def test_of_few_samples_the_last_reading_is_judged_that_has_them_all() -> None:
+    seen = replace(window([row()], [row()]), workers=[telling(120, 200.0, 3000.0)])
+    found = judge.judge(seen, few=None)
+    assert (found.p99_ms, found.latency_of, found.latency_with_start) == (400.0, 160, True)
+    assert (
+        "Latencies are of the last 160 samples, those of the start among them." in reported(found).markdown()
+    )
+
+
+def reported(found: Finding, flagged: Material | None = None, command: str = "framewarden bench") -> Report:
+    """The report of one run."""
+    needed = ALONE.per_stream_second(0.5)
+    section = streams_report.section(
+        [found], alone=ALONE, needed=needed, others=[], kind="realtime", find_limit=False, flagged=flagged
+    )
+    return Report("bench streams", command, "2026-11-23T10:00:00+00:00", this_machine(), {}, {}, [section])
+
+
+def test_the_film_of_the_flagged_streams_is_described_beside_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(films, "FILMS", (replace(material.ORDINARY, width=128, height=96),))
+    flagged = films.flagged("ordinary", tmp_path, 6.0, "open-nsfw")
+    digest = hashlib.sha256(Path(flagged.path).read_bytes()).hexdigest()
+    assert flagged.sha256 == digest
+    assert flagged.gop_s == 2.0
+    report = reported(judge.judge(window([row()], [row()]), few=None), flagged)
+    told = report.as_json()["streams"]["flagged_material"]
+    assert told.keys() >= MATERIAL
+    assert told["path"] == Path(flagged.path).name
+    assert "### Material: flagged film" in report.markdown()
+    assert f"| sha256 | {digest} |" in report.markdown()
+
+
+def test_a_report_does_not_say_where_its_files_lie_on_one_machine() -> None:
+    command = (
+        "framewarden bench streams --streams 75 --report '/tmp/my reports' --seconds 600.0 --json /tmp/a"
+    )
+    report = reported(judge.judge(window([row()], [row()]), few=None), command=command)
+    assert report.as_json()["command"] == "framewarden bench streams --streams 75 --seconds 600.0"
+    for text in (json.dumps(report.as_json()), report.markdown(), report.html()):
+        assert "/tmp/" not in text
 
 
 def test_of_an_overload_it_is_told_who_was_cut_and_how_far() -> None:

@@ -1,5 +1,8 @@
 """libavcodec alone, to be measured against and to know what demuxing and decoding cost by themselves.
 
+``decode`` is what anyone would do, with libavcodec's defaults: a peer. ``demux`` and ``stills`` are parts of
+the limit: the work of the service, and nothing around it.
+
     python -m pipeline.backends.peer_ffmpeg keyframes|full FILE SECONDS
 
 reads up to SECONDS of the file and decodes its keyframes or all of it on one thread, without resize or model.
@@ -15,6 +18,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 
+from pipeline.backends.decode_software import Parameters
 from pipeline.flow.decode import Picture
 
 
@@ -45,11 +49,15 @@ def demux(path: str, seconds: float) -> Read:
 
 
 def stills(path: str, seconds: float, *, keep: int) -> Stills:
-    """Decode the keyframes in the first ``seconds`` of the file; keep the pictures of the first ``keep``."""
+    """Decode the keyframes in the first ``seconds`` of the file; keep the pictures of the first ``keep``.
+
+    With the context that the service decodes a keyframe with, so a large one is not deblocked here either. It
+    stays open, other than in the service: what opening costs is not counted."""
     done = Stills()
     with av.open(path) as container:
-        context = container.streams.video[0].codec_context
-        context.thread_count, context.thread_type = 1, "NONE"
+        told = container.streams.video[0].codec_context
+        extradata = bytes(told.extradata or b"")
+        context = Parameters(told.name, extradata, told.width, told.height).open(alone=True)
         for packet in _packets(container, seconds, Read()):
             if not packet.is_keyframe:
                 continue
@@ -64,7 +72,7 @@ def stills(path: str, seconds: float, *, keep: int) -> Stills:
 
 
 def decode(path: str, seconds: float, *, keyframes: bool) -> Read:
-    """Decode up to ``seconds`` of the file: all of it, or the keyframes only."""
+    """Decode up to ``seconds`` of the file, deblocked: all of it, or the keyframes only."""
     read = Read()
     with av.open(path) as container:
         context = container.streams.video[0].codec_context

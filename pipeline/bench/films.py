@@ -20,7 +20,7 @@ def made(name: str, folder: Path, seconds: float) -> Material:
     return material.describe(film, material.make(film, folder, seconds=seconds).resolve())
 
 
-def flagged(name: str, folder: Path, seconds: float, model: str) -> Path:
+def flagged(name: str, folder: Path, seconds: float, model: str) -> Material:
     """The film of this name with a card in it that ``model`` flags; made in ``folder`` when it is not there.
 
     :raises BenchError: there is no such card."""
@@ -32,7 +32,8 @@ def flagged(name: str, folder: Path, seconds: float, model: str) -> Path:
             "a checkout"
         )
     film = next(film for film in FILMS if film.name == name)
-    return material.make(film, folder, seconds=seconds, card=card).resolve()
+    path = material.make(film, folder, seconds=seconds, card=card).resolve()
+    return material.describe(replace(film, name=f"{name} with {card.stem}"), path)
 
 
 def own(path: Path) -> Material:

@@ -9,7 +9,7 @@ from pipeline.bench.promises import Promise, promises, worst_gap_s
 from pipeline.bench.service import Window
 
 WORKER_WINDOW = 4096
-"""Latest samples that a worker's percentiles are of."""
+"""Latest samples that a worker's percentiles are of: no more are in one reading."""
 PYTHON = "rest (Python, service, Redis)"
 FULL = 0.95
 """Share of the cores at work from which on there is no CPU for another stream."""
@@ -49,10 +49,11 @@ class Group:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a run came to. CPU in seconds over the window, ``ms`` a stream-second, ``cores`` ours,
-    ``other_cores`` at work for others and the host, ``thread_cores`` of the busiest thread; latencies in ms;
-    memory in MB, ``memory_each_mb`` over the base (None: few streams only). ``ready_s`` and ``warm_s`` passed
-    before the window. ``segments`` were opened since the start, on ``flagged`` streams with something to
-    flag."""
+    ``other_cores`` at work for others and the host, ``thread_cores`` of the busiest thread; memory in MB,
+    ``memory_each_mb`` over the base (None: few streams only). Latencies in ms are of those ``latency_of``
+    samples in a row of one worker whose 99th percentile was worst, or, with less than ``WORKER_WINDOW`` in
+    the window, of the last. ``ready_s`` and ``warm_s`` passed before the window. ``segments`` were opened
+    since the start, on ``flagged`` streams with something to flag."""
 
     streams: int
     seconds: float
@@ -205,12 +206,23 @@ def limit(found: Sequence[Finding]) -> tuple[Finding | None, Finding | None]:
 
 
 def _latency(window: Window) -> tuple[dict[str, float | None], int, bool]:
-    """The slowest worker's percentiles, of how many samples they are, whether the start is among them."""
-    workers = window.after["workers"]
-    slowest = max(workers, key=lambda worker: worker["latency_ms"]["p99"] or 0.0)
-    scored = {worker["id"]: worker["scored"] for worker in window.before["workers"]}
-    of = min(slowest["scored"], WORKER_WINDOW)
-    return slowest["latency_ms"], of, slowest["scored"] - scored.get(slowest["id"], 0) < of
+    """The worst percentiles that a worker told of, of how many samples they are, whether some of these were
+    taken before the window.
+
+    Of each worker those readings count whose samples are all of the window; a worker that did not score so
+    many in it has its last reading."""
+    begun = {worker["id"]: worker["scored"] for worker in window.before["workers"]}
+    whole = [
+        worker
+        for workers in (*window.workers, window.after["workers"])
+        for worker in workers
+        if worker["scored"] - begun.get(worker["id"], 0) >= WORKER_WINDOW
+    ]
+    told = {worker["id"] for worker in whole}
+    rest = [worker for worker in window.after["workers"] if worker["id"] not in told]
+    worst = max([*whole, *rest], key=lambda worker: worker["latency_ms"]["p99"] or 0.0)
+    of = min(worst["scored"], WORKER_WINDOW)
+    return worst["latency_ms"], of, worst["scored"] - begun.get(worst["id"], 0) < of
 
 
 def _groups(window: Window, earlier: Mapping[str, dict[str, Any]]) -> tuple[Group, ...]:

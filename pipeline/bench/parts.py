@@ -1,5 +1,6 @@
 """What a stream-second cannot do without, each part measured alone, on one thread that does nothing else:
-demuxing, decoding the keyframes that the gap needs, converting them, scoring them. Their sum is the limit.
+demuxing, decoding the keyframes that the gap needs (as the service does: large ones are not deblocked),
+converting them, scoring them. Their sum is the limit.
 
     python -m pipeline.bench.parts film FILE SECONDS MODEL THREADS
     python -m pipeline.bench.parts engine MODEL ENGINE THREADS BATCH,BATCH,…

@@ -80,13 +80,19 @@ def opencv(film: Path, seconds: float, every_s: float, model: str) -> Cost:
 def keyframes(film: Path, seconds: float, every_s: float, model: str) -> Cost:
     """libavcodec on the keyframes."""
     command = child.python("pipeline.backends.peer_ffmpeg", "keyframes", film, str(seconds))
-    return _cost("libavcodec, keyframes", command, "all keyframes decoded on one thread; no resize, no model")
+    return _cost(
+        "libavcodec, keyframes",
+        command,
+        "all keyframes decoded and deblocked on one thread; no resize, no model",
+    )
 
 
 def everything(film: Path, seconds: float, every_s: float, model: str) -> Cost:
     """libavcodec on every picture."""
     command = child.python("pipeline.backends.peer_ffmpeg", "full", film, str(seconds))
-    return _cost("libavcodec, all", command, "every picture decoded on one thread; no resize, no model")
+    return _cost(
+        "libavcodec, all", command, "every picture decoded and deblocked on one thread; no resize, no model"
+    )
 
 
 def gstreamer(film: Path, every_s: float, *, pictures: int, seconds: float) -> Cost:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from pipeline.bench.page import Bars, Lines, Plot, page
 
 VERSION = 1
 Cell = str | int | float | None
+PLACES = ("--report", "--json", "--folder")
+"""Options that say where files lie on one machine; they change no number, and a report leaves them out."""
 
-__all__ = ["Bars", "Lines", "Plot", "Report", "Section", "Table", "shown"]
+__all__ = ["Bars", "Lines", "Plot", "Report", "Section", "Table", "film_table", "shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,24 @@ class Report:
     sections: Sequence[Section] = field(default_factory=list)
     label: str = ""
 
+    @property
+    def repeatable(self) -> str:
+        """The command without ``PLACES``: what makes the same report elsewhere."""
+        words, kept = iter(shlex.split(self.command)), list[str]()
+        for word in words:
+            if word in PLACES:
+                next(words, None)
+            else:
+                kept.append(word)
+        return shlex.join(kept)
+
     def as_json(self) -> dict[str, Any]:
         """All of it, for programs."""
         machine = self.machine
         return {
             "version": VERSION,
             "name": self.name,
-            "command": self.command,
+            "command": self.repeatable,
             "date": self.date,
             "machine": {
                 "cpu": machine.cpu,
@@ -80,7 +94,7 @@ class Report:
         """Where, when, with what: what every report states."""
         machine = self.machine
         circumstances: list[tuple[str, Cell]] = [
-            ("command", self.command),
+            ("command", self.repeatable),
             ("date", self.date),
             ("processor", machine.cpu),
             ("cores", machine.cores),
@@ -89,8 +103,7 @@ class Report:
             ("load before", machine.load),
             *self.versions.items(),
         ]
-        about = [(key.replace("_", " "), value) for key, value in self.material.items()]
-        film = [Table(("film", ""), about, "Material")] if about else []
+        film = [film_table("film", self.material)] if self.material else []
         return [*film, Table(("", ""), circumstances, "Circumstances")]
 
     def markdown(self) -> str:
@@ -132,6 +145,12 @@ class Report:
         for path, text in zip(paths, forms.values(), strict=True):
             path.write_text(text, encoding="utf-8")
         return paths
+
+
+def film_table(name: str, facts: Mapping[str, Cell]) -> Table:
+    """What a film is; ``name`` is what it is called in the table."""
+    about = [(key.replace("_", " "), value) for key, value in facts.items()]
+    return Table((name, ""), about, "Material" if name == "film" else f"Material: {name}")
 
 
 def shown(cell: Cell) -> str:

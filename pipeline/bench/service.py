@@ -19,7 +19,8 @@ from pipeline.status import StatusError
 READY_S = 60.0
 """Streams have this long to come up, and half a second more each; then it is a promise broken."""
 LOOK_S = 0.5
-MEMORY_S = 2.0
+READ_S = 2.0
+"""How often memory and the workers' latencies are read in the window."""
 SNAPSHOT_S = 20.0
 SPARE_S = 120.0
 """A run ends by itself this long after its window, in case nobody is left to end it."""
@@ -64,7 +65,8 @@ class Window:
     """What was seen. ``before`` and ``after`` are status snapshots at its ends, ``seconds`` between the two
     readings of CPU time; ``machine_s`` is CPU of the whole machine, ``thread_s`` of the worker's thread that
     used most. ``lost`` counts seconds of coverage events in it by cause. ``accounts`` are what streams said
-    of all their time when the run ended, ``ready_s`` how long it took until all were up."""
+    of all their time when the run ended, ``ready_s`` how long it took until all were up. ``workers`` are the
+    workers' rows of the status, read again and again in the window."""
 
     streams: Streams
     before: dict[str, Any]
@@ -78,6 +80,7 @@ class Window:
     ready_s: float = 0.0
     lost: dict[str, float] = field(default_factory=dict)
     accounts: Mapping[str, Account] = field(default_factory=dict)
+    workers: Sequence[Sequence[Mapping[str, Any]]] = ()
 
     @property
     def cpu_s(self) -> float:
@@ -113,10 +116,12 @@ def _measure(run: Child, streams: Streams, state_dir: Path) -> Window:
     begun, unix, machine_s = time.monotonic(), time.time(), processes.machine_s()
     first, served = processes.used(run.pid), _served(streams)
     before = _until(run, state_dir, SNAPSHOT_S, lambda now: now["time"] >= unix)
-    memory_mb = first.memory_mb
+    memory_mb, workers = first.memory_mb, list[list[dict[str, Any]]]()
     while (left := begun + streams.seconds - time.monotonic()) > 0:
-        _pass(run, min(left, MEMORY_S))
+        _pass(run, min(left, READ_S))
         memory_mb = max(memory_mb, processes.used(run.pid).memory_mb)
+        with contextlib.suppress(StatusError):
+            workers.append(status.read(state_dir)["workers"])
     seconds, unix, machine_s = time.monotonic() - begun, time.time(), processes.machine_s() - machine_s
     last, served = processes.used(run.pid), _served(streams) - served
     after = _until(run, state_dir, SNAPSHOT_S, lambda now: now["time"] >= unix)
@@ -131,6 +136,7 @@ def _measure(run: Child, streams: Streams, state_dir: Path) -> Window:
         memory_mb=max(memory_mb, last.memory_mb),
         machine_s=machine_s,
         thread_s=max(threads, default=0.0),
+        workers=workers,
     )
 
 

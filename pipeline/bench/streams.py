@@ -47,12 +47,13 @@ class Options:
         return "-".join(words)
 
 
-def bench(film: Material, options: Options, say: Say, flagged: Path | None = None) -> Section:
+def bench(film: Material, options: Options, say: Say, flagged: Material | None = None) -> Section:
     """Measure parts and peers alone, then the service. ``flagged`` is the film of the flagged streams, in the
     same folder as the other.
 
     :raises BenchError: what runs does not run, or there is no server to serve with."""
     path, max_gap_s = Path(film.path), SamplingRules().max_gap_s
+    other = Path(flagged.path) if flagged is not None else path
     seconds = min(film.seconds, PEER_S)
     say("measuring each part alone")
     alone = parts.measure(path, seconds=seconds, model=options.model, threads=cores())
@@ -65,7 +66,7 @@ def bench(film: Material, options: Options, say: Say, flagged: Path | None = Non
         def run(count: int) -> Finding:
             warm_s = min(WARM_S, WARM_SHARE * options.seconds)
             places = chosen(count, options.flagged) if flagged is not None else frozenset()
-            urls = [url(flagged if flagged and place in places else path) for place in range(count)]
+            urls = [url(other if place in places else path) for place in range(count)]
             wanted = Streams(urls, options.model, options.seconds, warm_s, server_pid, places, options.spread)
             lean = film.name == ORDINARY.name and not places
             found = judge.judge(service.watch(wanted, say), few=few, lean=lean)
@@ -75,7 +76,13 @@ def bench(film: Material, options: Options, say: Say, flagged: Path | None = Non
         found = climb(run, options.count) if options.find_limit else [run(options.count)]
     needed = alone.per_stream_second(1 / films.interval_s(film, max_gap_s))
     return streams_report.section(
-        found, alone=alone, needed=needed, others=others, kind=options.kind, find_limit=options.find_limit
+        found,
+        alone=alone,
+        needed=needed,
+        others=others,
+        kind=options.kind,
+        find_limit=options.find_limit,
+        flagged=flagged,
     )
 
 

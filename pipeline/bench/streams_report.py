@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.bench import files, judge
+from pipeline.backends.decode_software import UNFILTERED_WIDTH
+from pipeline.bench import files, films, judge, service
 from pipeline.bench.judge import Finding
 from pipeline.bench.machine import cores
+from pipeline.bench.material import Material
 from pipeline.bench.parts import Parts
 from pipeline.bench.peers import Cost
-from pipeline.bench.report import Bars, Cell, Lines, Plot, Section, Table
+from pipeline.bench.report import Bars, Cell, Lines, Plot, Section, Table, film_table
 
 OURS = "framewarden run"
 WHOLE = 0.99
@@ -26,9 +28,10 @@ def section(
     others: Sequence[Cost],
     kind: str,
     find_limit: bool,
+    flagged: Material | None = None,
 ) -> Section:
     """``found`` are the runs in the order in which they were made; ``needed`` is CPU ms a stream-second of
-    each part alone, whose sum is the limit."""
+    each part alone, whose sum is the limit. ``flagged`` is the film of the flagged streams."""
     best, broken = judge.limit(found)
     shown = best or found[-1]
     limit_ms = sum(needed.values())
@@ -69,9 +72,11 @@ def section(
             asdict(peer) | {"ms": peer.ms, "times_ours": peer.ms / shown.ms} for peer in others if peer.ran
         ],
         "says": says,
+        **({"flagged_material": films.facts(flagged)} if flagged is not None else {}),
     }
     title = f"{shown.streams} live streams" + (" (RTSP)" if kind == "rtsp" else "")
     tables = [_promises(shown), _runs(found), *_groups(broken), _peers(shown, others, limit_ms)]
+    tables += [film_table("flagged film", films.facts(flagged))] if flagged is not None else []
     return Section("streams", title, says, tables, data, _plots(found, shares, shown, others))
 
 
@@ -130,6 +135,8 @@ def _costs(shown: Finding, others: Sequence[Cost], limit_ms: float) -> list[str]
         f"{shown.streams} streams used {shown.cores:.2f} cores: {shown.ms:.1f} ms of CPU a stream-second, "
         f"{shown.ms / limit_ms:.2f} times the limit of {limit_ms:.1f} ms (demux, keyframes, conversion and "
         f"engine, each alone), at which {1e3 * cores() / limit_ms:.0f} streams would fill {cores()} cores. "
+        "The limit decodes keyframes as the service does: H.264 from "
+        f"{UNFILTERED_WIDTH} pixels of width on is not deblocked; the peers deblock. "
         f"By process, ms a stream-second: {by_process}."
     ]
     if shown.memory_each_mb is not None:
@@ -144,9 +151,18 @@ def _costs(shown: Finding, others: Sequence[Cost], limit_ms: float) -> list[str]
         for peer in others
         if peer.ran and peer.name == "OpenCV loop" and shown.screened >= WHOLE
     ]
-    if shown.latency_with_start:
-        says.append(f"Latencies are of the last {shown.latency_of} samples, those of the start among them.")
-    return says
+    return [*says, _latencies(shown)]
+
+
+def _latencies(shown: Finding) -> str:
+    """What the percentiles are of."""
+    if shown.latency_of == judge.WORKER_WINDOW and not shown.latency_with_start:
+        return (
+            "p99, from capture to score, is the worst 99th percentile over any "
+            f"{shown.latency_of} samples in a row, read every {service.READ_S:g} s; p50 is their median."
+        )
+    start = ", those of the start among them" if shown.latency_with_start else ""
+    return f"Latencies are of the last {shown.latency_of} samples{start}."
 
 
 def _promises(shown: Finding) -> Table:

@@ -152,10 +152,11 @@ class Inference:
         self._batches += 1
         self._scored += len(batch.frames)
         for frame, row in zip(batch.frames, scores, strict=True):
+            timed = False  # pictures of closer looks are not: they waited elsewhere
             if frame.stream in self._screens:
-                self._screens[frame.stream].results.scored(frame.sample, name, model, row, done)
+                timed = self._screens[frame.stream].results.scored(frame.sample, name, model, row, done)
                 self._touched.add(frame.stream)
-            if frame.live:
+            if frame.live and timed:
                 self._latencies.append(max(0.0, done - frame.arrived))
                 self._overload.scored(done - frame.arrived)
 

@@ -93,9 +93,9 @@ class Sequencer:
         else:
             self._stray(verdict)
 
-    def scored(self, number: int, name: str, model: Model, row: NDArray[np.float32], now: float) -> None:
+    def scored(self, number: int, name: str, model: Model, row: NDArray[np.float32], now: float) -> bool:
         """``row`` is the scores of sample ``number``, one a category of ``model``, 0..1; the config calls it
-        ``name``."""
+        ``name``. False for a picture of a closer look, which arrived long before its own ``arrived``."""
         verdict = self._open[number]
         verdict.waiting.discard(name)
         verdict.scored_at = now
@@ -104,6 +104,7 @@ class Sequencer:
         for category, score in zip(model.categories, scores, strict=True):
             if category not in verdict.scores or score > verdict.scores[category][0]:
                 verdict.scores[category] = (score, model.info)
+        return isinstance(verdict.sample, Sample)
 
     def dropped(self, number: int, name: str) -> None:
         """The sample's frame for this model was not worth scoring any more."""

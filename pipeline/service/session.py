@@ -35,8 +35,8 @@ class Position:
     ``gap_s`` is the gap in force: the promise, or more while the worker is overloaded. ``skipped`` counts
     files that were screened before; ``sender_s`` is the Unix time of media second 0 by the sender's clock,
     where it tells; ``refused`` counts closer looks for which there was no budget, ``trouble`` says what is
-    wrong between sessions, ``dropped`` counts pictures for which there was no slot, beside those that were
-    told of. ``decoder`` says why the pictures are not decoded where the others are."""
+    wrong between sessions, ``dropped`` counts pictures for which there was no slot and of which no
+    ``Sample`` tells. ``decoder`` says why the pictures are not decoded where the others are."""
 
     gap_s: float
     time_s: float = 0.0

@@ -1,5 +1,6 @@
 """One stream on the inference thread: settled samples to segments and coverage."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -275,6 +276,8 @@ class StreamScreen:
         """The stream's row of the status snapshot."""
         info, position = (self._begin.info if self._begin else None), self._position
         skipped = f"{position.skipped} screened before" if position.skipped else ""
+        account = self._account.status(now if self._live else position.time_s)
+        drops = Counter(account["drops"]) + Counter(overload=position.dropped)  # told of, and not told of
         return {
             "number": self.number,
             "id": self._stream.id,
@@ -301,5 +304,6 @@ class StreamScreen:
             "held_bytes": position.held_bytes,
             "looks_refused": position.refused,
             "reconnects": max(0, self._sessions - 1) if self._live else 0,
-            **self._account.status(now if self._live else position.time_s),
+            **account,
+            "drops": dict(drops),
         }

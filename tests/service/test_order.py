@@ -1,0 +1,26 @@
+"""Results in the order of the stream."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.flow.classify import ModelInfo
+from pipeline.service.messages import LookSample, Sample
+from pipeline.service.order import Model, Sequencer
+
+MODEL = Model(ModelInfo("m", "1", "0" * 64, "p", "onnxruntime-f32"), ("sexual",))
+
+
+@pytest.mark.parametrize("given_up", [False, True], ids=["looking", "given up"])
+def test_a_sample_is_told_from_a_picture_of_a_closer_look(given_up: bool) -> None:
+    """The latter arrived long ago: how long it waited since its look tells nothing of the samples."""
+    sequencer, frames = Sequencer(), dict[str, Any](model=object())
+    sequencer.look(1)
+    sequencer.push(Sample(1, 2.0, 100.0, frames))
+    sequencer.push(LookSample(1, 2, 1.0, 101.0, frames))
+    if given_up:
+        assert sequencer.answer(give_up=True) == []
+    row = np.array([0.5], np.float32)
+    assert sequencer.scored(1, "model", MODEL, row, 101.0)
+    assert not sequencer.scored(2, "model", MODEL, row, 101.0)
