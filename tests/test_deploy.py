@@ -128,14 +128,14 @@ def test_the_gpu_image_holds_all_that_building_its_engine_takes() -> None:
 def test_the_packages_of_a_card_are_pinned_to_what_the_project_allows() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     allowed = {
-        wanted.name.lower(): wanted.specifier
-        for wanted in map(Requirement, project["optional-dependencies"]["gpu"])
+        wanted.name.lower(): wanted for wanted in map(Requirement, project["optional-dependencies"]["gpu"])
     }
     lines = [line for line in read("requirements-gpu.txt").splitlines() if line and line[0] != "#"]
     for pin in map(Requirement, lines):
         [exact] = pin.specifier
         assert exact.operator == "=="
-        assert exact.version in allowed[pin.name.lower()]
+        assert exact.version in allowed[pin.name.lower()].specifier
+        assert pin.extras == allowed[pin.name.lower()].extras
     assert {Requirement(line).name.lower() for line in lines} >= {
         name for name in allowed if name in ("cupy-cuda12x", "pynvvideocodec", "tensorrt-cu12")
     }

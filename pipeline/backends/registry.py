@@ -6,12 +6,13 @@ import importlib.metadata
 import importlib.util
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import structlog
 
+from pipeline.engine_cache import built
 from pipeline.engines import Manifest
 from pipeline.errors import ConfigError, ModelError
 from pipeline.flow.classify import Classifier
@@ -110,8 +111,11 @@ def open_classifier(
         return classifier
 
 
-def choose_device(wanted: Literal["auto", "cpu", "gpu"], engine: str = "auto") -> tuple[Device, str]:
-    """The device to use with this engine, and why in one line. An explicit choice never falls back.
+def choose_device(
+    wanted: Literal["auto", "cpu", "gpu"], engine: str = "auto", models: Collection[str] = ()
+) -> tuple[Device, str]:
+    """The device to use with this engine, and why in one line. An explicit choice never falls back; where
+    all is left to ``auto``, a GPU takes a TensorRT engine of each of ``models`` (none named: of any model).
 
     :raises ConfigError: device and engine contradict each other, or what was asked for needs a GPU and
         something is missing; says what and the cure."""
@@ -124,6 +128,8 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"], engine: str = "auto") -
         return "cpu", f"engine: {engine} in the config"
     missing = [piece for piece in gpu_pieces(engine) if not piece.available]
     if not missing:
+        if wanted == engine == "auto" and (unbuilt := _unbuilt(models)):
+            return "cpu", unbuilt
         return "gpu", "an NVIDIA GPU and all it needs were found"
     why = "; ".join(f"{piece.name}: {piece.reason}" for piece in missing)
     if wanted == "gpu":
@@ -131,6 +137,20 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"], engine: str = "auto") -
     if bound == "gpu":
         raise ConfigError(f"engine: {engine}: cannot be used here: {why}; or set engine: auto")
     return "cpu", f"no usable GPU ({missing[0].name}: {missing[0].reason})"
+
+
+def _unbuilt(models: Collection[str]) -> str:
+    """The model that TensorRT cannot score, as no engine of it was built on this machine, with the cure; ""
+    when there is none. Whether one still suits the driver and the version is seen when it is opened."""
+    for model in models or ("*",):  # of any
+        if not built(f"{model}-tensorrt"):
+            engine = "tensorrt" if importlib.util.find_spec("tensorrt") else "tensorrt-rtx"
+            which, name = ("any model", "MODEL") if model == "*" else (model, model)
+            return (
+                f"a GPU and all it needs were found, but no engine of {which}: framewarden engine "
+                f"build {name} --engine {engine} --precision fp16 --out {name}.plan"
+            )
+    return ""
 
 
 def gpu_pieces(engine: str = "auto") -> list[Piece]:

@@ -42,9 +42,9 @@ def run_service(
     with ``reloader``, follow the config file.
 
     :raises ConfigError, ModelError: refuse to start; nothing has been opened."""
-    device, why = registry.choose_device(config.device, config.engine)
-    gpus = plan.gpus(config, device)
     manifests = plan.check_models(config)
+    device, why = registry.choose_device(config.device, config.engine, [m.name for m in manifests.values()])
+    gpus = plan.gpus(config, device)
     log = structlog.get_logger()
     with locked(config.state_dir), Outbox(config.state_dir / OUTBOX, **config.outbox_limits()) as outbox:
         close_left_open(outbox, None, on_event)
@@ -118,9 +118,9 @@ def screen_inputs(
     An input is a file, a folder, a glob or a URL; folders and globs become one job a file.
 
     :raises ConfigError, ModelError: refuse to start; nothing has been opened."""
-    device, why = registry.choose_device(config.device, config.engine)
-    gpus = plan.gpus(config, device)
     manifests = plan.check_models(config)
+    device, why = registry.choose_device(config.device, config.engine, [m.name for m in manifests.values()])
+    gpus = plan.gpus(config, device)
     structlog.get_logger().info("screen.started", device=device, why=why)
     jobs, missing = _jobs(config)
     for stream, reason in missing:

@@ -23,7 +23,7 @@ from tests.gpu.check.facts import Facts, Gpu, label
 from tests.gpu.check.measure import Failed, NotRun, Row, service
 from tests.gpu.check.measure.__main__ import answer
 from tests.gpu.check.measure.engines import BATCHES, timed
-from tests.gpu.check.parts import PARTS, ROOT, Part, run
+from tests.gpu.check.parts import PARTS, ROOT, Part, run, selecting
 from tests.gpu.check.report import Number, Outcome, Report
 
 T4 = Gpu("Tesla T4", "sm_75", 15360, "550.54", "12.4", "1590 MHz")
@@ -215,6 +215,16 @@ def test_every_contract_that_has_a_gpu_variant_is_part_of_the_check() -> None:
         if re.search(r"mark\.needs_gpu|\bOpenPool\b", path.read_text()) and path != Path(__file__)
     }
     assert listed == marked
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if part.kind == "tests"], ids=lambda part: part.name)
+def test_the_checks_own_command_finds_the_tests_of_a_part_and_all_their_fixtures(part: Part) -> None:
+    """It runs without the suite's ``conftest.py``; a plan of the set-up runs nothing."""
+    command = [*selecting(part), "--setup-plan", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stdout
+    planned = re.findall(r"^ +(tests/contract/\S+\.py)::.*\(fixtures used: ", done.stdout, re.MULTILINE)
+    assert set(planned) == set(part.arguments)
 
 
 def raising(error: Exception) -> Any:

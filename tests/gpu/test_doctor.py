@@ -34,11 +34,22 @@ def doctor(libraries: Path, **environment: str) -> tuple[str, dict[str, tuple[bo
     return f"{found['device']}: {found['device_reason']}", pieces
 
 
-def test_a_server_with_all_of_it_is_one_with_a_gpu(fake_driver: Path) -> None:
-    device, pieces = doctor(fake_driver)
+def test_a_server_with_all_of_it_is_one_with_a_gpu_once_an_engine_was_built(
+    fake_driver: Path, tmp_path: Path
+) -> None:
+    """CuPy is an empty package here: it is looked for, not used."""
+    (tmp_path / "cupy").mkdir()
+    (tmp_path / "cupy" / "__init__.py").touch()
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    device, pieces = doctor(fake_driver, **environment)
     assert pieces["NVIDIA driver"] == (True, "1 GPU")
     assert pieces["NVDEC"] == (True, "in the driver")
-    assert all(there for there, _ in pieces.values()) == device.startswith("gpu: ")
+    assert device.startswith("cpu: a GPU and all it needs were found, but no engine of any model: ")
+    plan = tmp_path / "framewarden" / "engines" / "open-nsfw-tensorrt-f16-0"
+    plan.mkdir(parents=True)
+    (plan / "report.json").write_text("{}")
+    device, _ = doctor(fake_driver, **environment)
+    assert device == "gpu: an NVIDIA GPU and all it needs were found"
 
 
 @pytest.mark.parametrize("absent", VIDEO)

@@ -110,6 +110,18 @@ def test_stills_are_decoded_one_by_one_by_one_decoder(play: Play, clips: Clips, 
     assert len(fed) == (7 if delay == 0 else 8), "with nothing held back, the last one needs no end yet"
 
 
+@pytest.mark.parametrize(("progressive", "mode"), [(1, 0), (0, 2)], ids=["progressive", "interlaced"])
+def test_the_vendors_decoder_has_interlaced_video_deinterlaced(
+    play: Play, clips: Clips, progressive: int, mode: int
+) -> None:
+    """0 weaves both fields, 2 is ``cudaVideoDeinterlaceMode_Adaptive``; PyNvVideoCodec leaves no choice. Each
+    picture comes out once all the same, with its own time."""
+    found = play("stills", path=clips(), delay=0, progressive=progressive)
+    assert found["found"] == found["expected"]
+    [created] = [line for line in found["log"] if line.startswith("create decoder")]
+    assert created.endswith(f" deinterlace={mode}")
+
+
 def test_a_still_between_fed_packets_disturbs_none_of_them(play: Play, clips: Clips) -> None:
     found = play("still_between_fed_packets", path=clips())
     assert found["found"] == found["expected"]

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,21 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline import engine_build, engines
-from pipeline.backends import classify_openvino
+from pipeline.backends import classify_openvino, registry
 from pipeline.backends.encode_ffmpeg import write_clip
+from pipeline.config import Config
+from pipeline.flow.classify import Classifier
+from pipeline.service.engine import Engine
+from pipeline.service.marks import board
+from pipeline.service.orders import WorkerPlan
 from tests.fixtures.lifecycle import gaps, log, of, snapshot, worker_pids, write_config
-from tests.fixtures.own_model import ACCEPTS, judge_of, write_manifest
+from tests.fixtures.own_model import ACCEPTS, BLUE, RED, judge_of, pixels, write_manifest
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.service import Command
 from tests.fixtures.tiny_onnx import mean_colour_model
 
 Start = Callable[..., Command]
+ENOUGH_S = 20.0
 
 
 def red_and_blue(seconds: int) -> Iterator[NDArray[np.uint8]]:
@@ -121,3 +129,86 @@ def test_what_cannot_take_over_does_not(
     run.wait_for(lambda c: len(by(c, version="1")) > opened)
     assert not by(run, version="2")
     undisturbed(run, workers)
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """The model of version 1 as a worker has it, while version 2 lies there already."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mean_colour_model(tmp_path / "mine.onnx")
+    model = str(write_manifest(tmp_path))
+    config = Config.model_validate({"streams": [{"id": "one", "url": "one.mp4"}], "model": model})
+    numbers: dict[str, Any] = {"number": 1, "cores": 1, "slots": 4, "live_slots": 2}
+    places: dict[str, Any] = {"outbox": tmp_path / "outbox", "board": board(1), "crash": tmp_path / "crash"}
+    opened = Engine(model, WorkerPlan(config=config, models=(model,), device="cpu", **numbers, **places))
+    mean_colour_model(tmp_path / "mine.onnx", gain=1.5)
+    write_manifest(tmp_path, version="2")
+    yield opened
+    opened.close()
+
+
+def held(work: Callable[..., Any], begun: threading.Event, let_go: threading.Event) -> Callable[..., Any]:
+    """``work`` that says when it has begun, and goes on when it is let go."""
+
+    def slow(*args: Any, **more: Any) -> Any:
+        begun.set()
+        assert let_go.wait(3 * ENOUGH_S)
+        return work(*args, **more)
+
+    return slow
+
+
+def renewed(engine: Engine) -> Classifier:
+    opened = engine.newer()
+    assert opened is not None
+    return opened
+
+
+def test_batches_are_scored_while_the_model_is_opened_anew(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, let_go = threading.Event(), threading.Event()
+    monkeypatch.setattr(registry, "open_classifier", held(registry.open_classifier, begun, let_go))
+    with ThreadPoolExecutor() as threads:
+        try:
+            opening = threads.submit(renewed, engine)
+            assert begun.wait(ENOUGH_S)
+            scores, model = threads.submit(engine.infer, pixels(RED, BLUE)).result(ENOUGH_S)
+            assert not opening.done()
+        finally:
+            let_go.set()
+        opened = opening.result(ENOUGH_S)
+    assert (len(scores), model.info.version) == (2, "1")
+    engine.swap(opened)
+    assert engine.infer(pixels(RED))[1].info.version == "2"
+
+
+def test_a_batch_that_is_being_scored_is_scored_to_its_end_by_the_model_that_began_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, let_go, closed = threading.Event(), threading.Event(), threading.Event()
+    old, opened = engine._classifier, renewed(engine)
+    close = old.close
+
+    def closing() -> None:
+        closed.set()
+        close()
+
+    monkeypatch.setattr(old, "infer", held(old.infer, begun, let_go))
+    monkeypatch.setattr(old, "close", closing)
+    with ThreadPoolExecutor() as threads:
+        try:
+            scoring = threads.submit(engine.infer, pixels(RED, BLUE))
+            assert begun.wait(ENOUGH_S)
+            swapping = threads.submit(engine.swap, opened)
+            with pytest.raises(TimeoutError):
+                swapping.result(2.0)
+            assert not closed.is_set()
+            assert not scoring.done()
+        finally:
+            let_go.set()
+        scores, model = scoring.result(ENOUGH_S)
+        swapping.result(ENOUGH_S)
+    assert (len(scores), model.info.version) == (2, "1")
+    assert closed.is_set()
+    assert engine.infer(pixels(RED))[1].info.version == "2"

@@ -17,7 +17,7 @@ from tests.gpu.check.report import Number, Outcome
 
 ROOT = Path(__file__).resolve().parents[3]
 INI = Path(__file__).with_name("pytest.ini")
-FIXTURES = ("tests.fixtures.media", "tests.fixtures.service")
+FIXTURES = ("tests.fixtures.media", "tests.fixtures.pools", "tests.fixtures.service")
 CODE = ("numpy", "av", "cv2", "pydantic", "yaml", "structlog")
 """What every backend needs, GPU or not."""
 DECODER = ("gpu", "cupy", "PyNvVideoCodec", *CODE)
@@ -128,11 +128,15 @@ def _test(part: Part, outcome: Outcome) -> Outcome:
     """Only the tests marked ``needs_gpu``; a skipped one counts as failed."""
     with TemporaryDirectory(prefix="framewarden-") as folder:
         found = Path(folder) / "junit.xml"
-        plugins = [word for name in FIXTURES for word in ("-p", name)]
-        command = [sys.executable, "-m", "pytest", "-c", str(INI), "--rootdir", str(ROOT), "--noconftest"]
-        command += [*plugins, "-q", "-m", "needs_gpu", f"--junitxml={found}", *part.arguments]
-        code, said = _child(command, part.limit_s)
+        code, said = _child([*selecting(part), f"--junitxml={found}"], part.limit_s)
         return judged(outcome, found.read_bytes() if found.exists() else b"", code, said)
+
+
+def selecting(part: Part) -> list[str]:
+    """The command that runs a part's tests for a GPU."""
+    plugins = [word for name in FIXTURES for word in ("-p", name)]
+    command = [sys.executable, "-m", "pytest", "-c", str(INI), "--rootdir", str(ROOT), "--noconftest"]
+    return [*command, *plugins, "-q", "-m", "needs_gpu", *part.arguments]
 
 
 def judged(outcome: Outcome, junit: bytes, code: int, said: str) -> Outcome:

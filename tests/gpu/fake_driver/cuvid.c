@@ -13,6 +13,7 @@ EXPORT int fake_resize_at = -1;      // a new sequence, fake_new_width x fake_ne
 EXPORT int fake_new_width = 32, fake_new_height = 32;
 EXPORT int fake_reorder = 0;         // every second picture is shown after the one that follows it
 EXPORT int fake_delay = 0;           // pictures that the parser holds back
+EXPORT int fake_progressive = 1;     // 0: the sequence is interlaced
 EXPORT int fake_unsupported = 0;     // the caps say no
 EXPORT int fake_max_width = 4096;
 EXPORT int fake_sleep_us = 0;        // how long a parse takes
@@ -108,7 +109,8 @@ static void show(Parser *parser, int keep) {
 }
 
 static int begin_sequence(Parser *parser) {
-    VideoFormat format = {.codec = parser->given.codec, .frame_rate = {25, 1}, .progressive = 1, .chroma_format = 1};
+    VideoFormat format = {.codec = parser->given.codec, .frame_rate = {25, 1}, .chroma_format = 1};
+    format.progressive = (unsigned char)fake_progressive;
     format.luma_bits_minus_8 = format.chroma_bits_minus_8 = (unsigned char)(fake_bits - 8);
     format.min_surfaces = 8;
     format.coded_width = (unsigned)(parser->width + 15) / 16 * 16;
@@ -141,7 +143,7 @@ EXPORT Result cuvidParseVideoData(Parser *parser, SourcePacket *packet) {
     int surface = parser->pictures++ % SURFACES;
     int picture_parameters[2048] = {[2] = surface};
     if (!parser->given.decode(parser->given.user, picture_parameters)) return INVALID_VALUE;
-    DisplayInfo info = {.picture = surface, .progressive = 1, .timestamp = packet->timestamp};
+    DisplayInfo info = {.picture = surface, .progressive = fake_progressive, .timestamp = packet->timestamp};
     int place = parser->waiting++;
     int turn = parser->since_start++;
     if (fake_reorder && place > 0 && turn > 1 && turn % 2 == 0) {  // this one goes before the one held last
@@ -187,9 +189,9 @@ typedef struct {
 } CreateInfo;
 
 EXPORT Result cuvidCreateDecoder(Decoder **made, CreateInfo *info) {
-    fake_log("create decoder %lux%lu target=%lux%lu max=%lux%lu surfaces=%lu bits=%lu", info->width, info->height,
-             info->target_width, info->target_height, info->max_width, info->max_height, info->surfaces,
-             info->bits_minus_8 + 8);
+    fake_log("create decoder %lux%lu target=%lux%lu max=%lux%lu surfaces=%lu bits=%lu deinterlace=%d", info->width,
+             info->height, info->target_width, info->target_height, info->max_width, info->max_height, info->surfaces,
+             info->bits_minus_8 + 8, info->deinterlace);
     if (fake_create_error) return fake_create_error;
     DevicePointer surfaces = 0;
     Result full = cuMemAlloc_v2(&surfaces, (info->surfaces + info->output_surfaces) * info->width * info->height * 3 / 2);

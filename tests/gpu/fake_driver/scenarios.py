@@ -95,8 +95,8 @@ def several_at_once(path: str) -> Any:
 
 
 @scenario
-def stills(path: str, delay: int) -> Any:
-    info, packets = prepare(path, delay=delay)
+def stills(path: str, delay: int, progressive: int = 1) -> Any:
+    info, packets = prepare(path, delay=delay, progressive=progressive)
     decoder, found = opened(info), []
     keyframes = [packet for packet in packets if packet.keyframe]
     for packet in keyframes:
