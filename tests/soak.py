@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +55,12 @@ class Soak:
     code: int | None = None
     troubles: list[str] = field(default_factory=list)
 
+    def count_redis(self, struck: Mapping[str, int]) -> None:
+        """How often each fault of Redis struck; the zeros, too, where none should be."""
+        for name, count in struck.items():
+            if count or self.minutes >= ALL_MINUTES:
+                self.struck[f"Redis: {name}"] += count
+
     def lines(self) -> list[Line]:
         """Fitted behind the warm-up."""
         names = (("threads", COUNT_AN_HOUR), ("open files", COUNT_AN_HOUR), ("memory, MB", MB_AN_HOUR))
@@ -80,7 +86,7 @@ def soak(asked: argparse.Namespace) -> Soak:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="framewarden-soak-")))
         (folder / "redis").mkdir()
-        server = RedisServer(folder / "redis", {})
+        server = RedisServer(folder / "redis", {"requirepass": "kept"})
         server.start()
         stack.callback(server.kill)
         troupe = Troupe(folder)
@@ -90,7 +96,7 @@ def soak(asked: argparse.Namespace) -> Soak:
         urls = urls or [troupe.camera().url for _ in range(asked.streams)]
         streams = {f"cam-{number:02}": url for number, url in enumerate(urls)}
         proxy = stack.enter_context(proxied(server.port))
-        service = Service(folder, streams, f"redis://127.0.0.1:{proxy.port}/0")
+        service = Service(folder, streams, server.url_at(proxy.port))
         stack.callback(service.kill)
         service.each(list(streams), closed(), 90, "a first closed segment")
         stage = Stage(service, server, proxy)
@@ -108,9 +114,7 @@ def soak(asked: argparse.Namespace) -> Soak:
         for hazard in found:
             done.struck[hazard.name] += hazard.struck()
         if asked.faults:
-            for name, count in mischief.redis.items():
-                if count or asked.minutes >= ALL_MINUTES:
-                    done.struck[f"Redis: {name}"] += count
+            done.count_redis(mischief.redis)
             done.troubles += mischief.troubles
     return done
 

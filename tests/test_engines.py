@@ -1,11 +1,13 @@
 """Manifests, weights, and an engine compared with the reference."""
 
+import dataclasses
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline import engines
@@ -176,3 +178,27 @@ def test_verify_reports_an_engine_that_gives_other_scores(tmp_path: Path) -> Non
 
 def test_a_manifest_without_tolerances_accepts_f32_alone(tmp_path: Path) -> None:
     assert engines.load_manifest(str(write_manifest(tmp_path))).tolerance == {"f32": 0.001}
+
+
+def test_a_verdict_rests_on_a_thousand_pictures_a_fifth_of_them_near_a_threshold(tmp_path: Path) -> None:
+    manifest = engines.load_manifest(str(write_manifest(tmp_path)))
+    scores = np.tile(np.array([[0.1], [0.1], [0.1], [0.1], [0.75]], np.float32), (200, 1))  # open is 0.8
+    verdict = engines.compare(manifest, "openvino-f32", "onnxruntime-f32", scores, scores)
+    assert (verdict.ok, verdict.enough, verdict.frames) == (True, True, 1000)
+    assert verdict.near == pytest.approx(0.2)
+    scores[-1] = 0.1
+    fewer_near = engines.compare(manifest, "openvino-f32", "onnxruntime-f32", scores, scores)
+    assert (fewer_near.ok, fewer_near.enough) == (True, False)
+    assert not dataclasses.replace(verdict, frames=999).enough
+
+
+def test_an_engine_that_is_off_by_more_than_0_02_as_a_rule_is_refused(tmp_path: Path) -> None:
+    """Though no picture is far off, and all are decided alike."""
+    manifest = engines.load_manifest(str(write_manifest(tmp_path, tolerance={"f32": 0.1})))
+    scores = np.full((1000, 1), 0.3, np.float32)
+
+    def verdict(off: float) -> engines.Verification:
+        return engines.compare(manifest, "openvino-f32", "onnxruntime-f32", scores + np.float32(off), scores)
+
+    assert verdict(0.019).faults == []
+    assert verdict(0.021).faults == ["mean difference 0.0210 (accepted: 0.02)"]

@@ -1,17 +1,18 @@
 """What framewarden reads and whom it talks to: nothing that it was not told to."""
 
 import ast
-import contextlib
 import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline import config, engines, errors, inputs
-from pipeline.backends import registry
+from pipeline.backends import ffmpeg_remote, registry
+from pipeline.backends.source_http import Http
 from pipeline.inputs import Reach
 from tests.contract.test_source import make_clip, opened, refusal
 from tests.contract.test_source_http import hls, write_playlist  # noqa: F401 fixture
@@ -120,6 +121,14 @@ NAMED = (
     "ftp://127.0.0.1/a.ts", "unix:/run/x", "hls+file://{film}", "ffrtmpcrypt://127.0.0.1/a",
     "httpproxy://127.0.0.1:9", "rtmp://127.0.0.1/a", "\\\\host\\share\\a.ts", "//127.0.0.2/a.ts",
 )  # fmt: skip
+SHARE = "\\\\host\\share\\a.ts"
+NO_HTTP = ("may only name http:// and https://", "names what may not be read")
+"""By us, or by FFmpeg before it asks us."""
+REFUSED = {
+    "crypto:{film}": ("is encrypted (AES-128), which is not read",),
+    "//127.0.0.2/a.ts": ("must stay on its host '127.0.0.1'",),
+    SHARE: ("the server answered 404",),
+}
 PART = "#EXTINF:0.5,\npart0.ts\n"
 PLACES = {
     "segment": "#EXTINF:0.5,\n{uri}\n",
@@ -136,8 +145,18 @@ def test_a_playlist_opens_nothing_but_http_on_its_host(
     where: str,
     hls: HttpServer,  # noqa: F811
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is named holds 45 pictures, the server's own segment 15."""
+    """Each name is refused in so many words, and nothing but the playlist is asked for. That no pictures come
+    would say little: a key that is read has none. A share of Windows is a path on the server itself."""
+    sessions: list[Http] = []
+
+    class Kept(Http):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            sessions.append(self)
+
+    monkeypatch.setattr(ffmpeg_remote, "Http", Kept)
     film = make_clip(tmp_path / "private.ts")
     write_playlist(hls, PART)
     (hls.folder / "own.m3u8").write_text((hls.folder / "list.m3u8").read_text())
@@ -147,10 +166,21 @@ def test_a_playlist_opens_nothing_but_http_on_its_host(
             (hls.folder / "list.m3u8").write_text(f"#EXTM3U\n{text}")
         else:
             write_playlist(hls, text)
-        got = 0
-        with contextlib.suppress(errors.SourceError), opened(hls.url("list.m3u8")) as source:
-            got = sum(1 for _ in source)
-        assert got in ((0,) if where in ("segment", "variant") else (0, 15)), named
+        hls.asked.clear()
+        got, said = 0, ""
+        try:
+            with opened(hls.url("list.m3u8")) as source:
+                got = sum(1 for _ in source)
+        except errors.SourceError as error:
+            said = str(error)
+        said += f"; {sessions[-1].error}; {sessions[-1].missed}"
+        assert any(words in said for words in REFUSED.get(named, NO_HTTP)), (named, said)
+        own = [path for path, _, _ in hls.asked[1:]]
+        if named == SHARE:
+            assert own, named
+            assert got in (0, 15), named  # what was named holds 45 pictures, the server's own segment 15
+        else:
+            assert (got, own) == (0, []), named
 
 
 # Folders

@@ -16,6 +16,9 @@ CORES_PER_WORKER = 2
 FLOAT32_BYTES = 4
 RECORDS = 256
 """What a worker may want recorded before its inference waits for the disk."""
+DECODER_MB = 30
+"""What a software decoder of H.264 at 1080p holds between two packets: 10 without B-frames, 26 to 30 with
+them."""
 
 
 def cores() -> int:
@@ -72,7 +75,8 @@ def bounds(config: Config, manifests: Mapping[str, Manifest], workers: int, stre
     those of one worker at a time."""
     each = slots(config, streams)
     sampler, ring = HELD_BYTES / 1e6, RING_BYTES / 1e6
-    lines = [f"workers: {workers} of {cores() // workers or 1} cores"]
+    at_once = cores() // workers or 1
+    lines = [f"workers: {workers} of {at_once} cores"]
     for name, manifest in manifests.items():
         height, width, channels = _volume(manifest.spec.slot_shape())
         size = height * width * channels * FLOAT32_BYTES
@@ -83,8 +87,14 @@ def bounds(config: Config, manifests: Mapping[str, Manifest], workers: int, stre
         f"packets held: at most {sampler:.0f} MB by the sampler and {ring:.0f} MB by the ring of a stream, "
         f"{streams} x {sampler + ring:.0f} MB a worker; as a rule one GOP and max_gap_s"
     )
+    decoders = 2 * streams + at_once
     lines.append(
-        f"decoding at once: {cores() // workers or 1} a worker, keyframes of files held decoded: one more; "
+        f"decoders: at most {decoders} x {DECODER_MB} MB = {decoders * DECODER_MB} MB a worker at 1080p: "
+        f"of each of {streams} streams one for skip, full or a burst and one for a closer look, "
+        f"{at_once} for keyframes ahead; a stream in plan keyframes holds none"
+    )
+    lines.append(
+        f"decoding at once: {at_once} a worker, keyframes of files held decoded: one more; "
         f"recordings waiting for the disk: {RECORDS}"
     )
     megabytes, hours = config.outbox.max_bytes / 1e6, config.outbox.keep_s / 3600

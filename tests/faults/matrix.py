@@ -55,9 +55,14 @@ NOT_ASKED: dict[tuple[str, str], str] = {
 }
 """Cells that cannot be, and why: shown as such, never as green."""
 NOT_ASKED[AWAY, "others"] = "all streams share the outbox: at its limit each waits, as its coverage says"
+CRASH = (
+    "tests/service/test_lifecycle.py::test_a_crash_costs_its_worker_a_moment_and_the_other_workers_nothing"
+)
+"""No cell: here its bound is plain seconds, for nothing runs beside it."""
 FILES = (
     "tests/faults/test_sources.py",
     "tests/faults/test_delivery.py",
+    CRASH,
     *dict.fromkeys(test.partition("::")[0] for test in ASSERTED),
 )
 

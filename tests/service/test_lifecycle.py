@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.outbox import Outbox
+from tests.faults.cells import full
 from tests.fixtures.lifecycle import (
     CRASHING,
     CRASHING_BESIDE_BUSY,
@@ -37,7 +38,7 @@ from tests.fixtures.service import Command, film
 
 Start = Callable[..., Command]
 RESTART_S = 5.0
-"""On a machine that is too busy for that: twice what the first start took."""
+"""Beside other tests, on a machine that may be too busy for that: twice what the first start took."""
 
 
 def looping(name: str) -> dict[str, Any]:
@@ -73,7 +74,8 @@ def test_a_crash_costs_its_worker_a_moment_and_the_other_workers_nothing(
     (back,) = log(command, "worker.back")
     assert (died["why"], died["decoding"]) == ("ended with SIGSEGV", ["bad"])
     assert back["worker"] == died["worker"]
-    assert back["after_s"] < max(RESTART_S, 2 * max(one["after_s"] for one in log(command, "worker.ready")))
+    busy_s = 0.0 if full() else 2 * max(one["after_s"] for one in log(command, "worker.ready"))
+    assert back["after_s"] < max(RESTART_S, busy_s)
     assert len(before) == len(after) == 2
     assert len(set(before) & set(after)) == 1
     for stream in ("other", "another"):

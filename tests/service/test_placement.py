@@ -17,9 +17,23 @@ from pipeline.service.hand import Hand
 from pipeline.service.jobs import Job
 from pipeline.service.placement import load, load_of, place
 from pipeline.service.supervisor import Supervisor
-from tests.fixtures.lifecycle import gaps, log, of, row, snapshot, wait_for_ends, worker_pids, write_config
+from tests.fixtures.lifecycle import (
+    ODD_ROWS,
+    arm,
+    gaps,
+    log,
+    of,
+    plant,
+    row,
+    snapshot,
+    wait_for_ends,
+    worker_pids,
+    write_config,
+)
+from tests.fixtures.own_model import write_manifest
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.service import Command, film
+from tests.fixtures.tiny_onnx import mean_colour_model
 
 CARDS = ("GPU-a", "GPU-b", "GPU-c")
 ALONE = float("inf")
@@ -79,6 +93,18 @@ def test_a_suspect_is_alone_on_its_worker_and_waits_for_an_idle_one() -> None:
     assert place(job(3), [second], ALONE) is None
 
 
+def test_a_worker_takes_as_many_files_as_its_share_and_the_others_wait() -> None:
+    first, second = workers = hands(2)
+    for number in range(6):
+        hand = place(job(number), workers, 3)
+        assert hand is not None
+        hand.jobs[number] = job(number)
+    assert (list(first.jobs), list(second.jobs)) == ([0, 2, 4], [1, 3, 5])
+    assert place(job(6), workers, 3) is None
+    del second.jobs[3]
+    assert place(job(6), workers, 3) is second
+
+
 def test_all_gpus_are_used_or_those_that_the_config_names() -> None:
     assert chosen("all", CARDS) == CARDS
     assert chosen((2, 0, 2), CARDS) == ("GPU-c", "GPU-a")
@@ -89,6 +115,48 @@ def test_all_gpus_are_used_or_those_that_the_config_names() -> None:
         chosen((0,), ())
     with pytest.raises(ConfigError, match=r"gpus: \[\]: names none"):
         chosen((), CARDS)
+
+
+HELD = f"""
+import os, threading
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+from pipeline.backends.source_ffmpeg import FfmpegSource
+whole = FfmpegSource._demux
+def held(self):
+    while self.info.height == {ODD_ROWS} and os.path.exists(ARMED):
+        threading.Event().wait(0.05)
+    return whole(self)
+FfmpegSource._demux = held
+"""
+"""The film of ODD_ROWS gives no packet while ARMED exists; on two cores, and so on one worker."""
+
+
+@pytest.mark.timeout(240)
+def test_a_file_does_not_wait_for_the_one_before_it(
+    framewarden: Callable[..., Command], tmp_path: Path
+) -> None:
+    """The first film stands still until the second, on the same worker, has ended."""
+    films = tmp_path / "films"
+    films.mkdir()
+    mean_colour_model(tmp_path / "mine.onnx")
+    model = write_manifest(tmp_path)
+    film(films / "1.mp4", 1, size=(320, ODD_ROWS))
+    film(films / "2.mp4", 1, size=(320, 240))
+    env = plant(tmp_path / "plant", HELD)
+    armed = arm(tmp_path / "plant", "always")
+    command = framewarden("screen", films, "--model", model, "--json", env=env)
+
+    def ended(name: str) -> bool:
+        return any(
+            event["data"].get("state") == "ended" and event["data"]["stream"]["url"].endswith(name)
+            for event in command.events
+        )
+
+    command.wait_for(lambda c: ended("2.mp4"))
+    assert not ended("1.mp4")
+    armed.unlink()
+    command.wait_for(lambda c: ended("1.mp4"))
+    assert command.end() == 0, command.stderr
 
 
 @pytest.mark.parametrize(("streams", "workers"), [(7, 3), (2, 2)])

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.lifecycle import worker_pids
-from tests.fixtures.redis import RedisServer
+from pipeline.outbox import Outbox
+from tests.fixtures.lifecycle import wait_for_ends, worker_pids
+from tests.fixtures.redis import RedisServer, until
 from tests.fixtures.rtsp import RtspServer
-from tests.fixtures.service import Command, film, segments
+from tests.fixtures.service import WAIT_S, Command, film, segments
 
 Start = Callable[..., Command]
 
@@ -33,6 +34,18 @@ def opened(command: Command, stream: str) -> list[dict[str, Any]]:
 
 def closed(command: Command, stream: str) -> list[dict[str, Any]]:
     return [s for s in segments(command.events) if s["stream"]["id"] == stream]
+
+
+def scored_s(outbox: Outbox, stream: str) -> float:
+    """How far a stream was screened, by what is on disk."""
+    progress = outbox.progress(stream)
+    return (progress.last_scored_s if progress else None) or 0.0
+
+
+def beyond_peak(outbox: Outbox, stream: str) -> bool:
+    """Whether it was screened further than its open segment's highest score, before which that cannot end."""
+    peaks = [json.loads(event.body)["data"]["score"]["peak_s"] for event in outbox.open_segments(stream)]
+    return bool(peaks) and scored_s(outbox, stream) > max(peaks)
 
 
 def test_three_rtsp_streams_are_flagged_into_redis(
@@ -98,12 +111,22 @@ def test_a_killed_worker_comes_back_and_its_streams_go_on(
     )
     command.wait_for(lambda c: bool(opened(c, "cam")))
     (pid,) = worker_pids(command.process.pid)
-    os.kill(pid, signal.SIGKILL)
-    command.wait_for(lambda c: bool(closed(c, "cam")))
-    first = opened(command, "cam")[0]["segment_id"]
-    (end,) = closed(command, "cam")
-    assert (end["segment_id"], end["reason"]) == (first, "shutdown")
-    command.wait_for(lambda c: len(opened(c, "cam")) >= 2)
+    with Outbox(tmp_path / "state" / "outbox.sqlite") as outbox:
+        until(lambda: beyond_peak(outbox, "cam"), WAIT_S)
+        os.kill(command.process.pid, signal.SIGSTOP)  # nobody takes its place while the progress is read
+        os.kill(pid, signal.SIGKILL)
+        assert wait_for_ends([pid], 5)
+        (left,) = outbox.open_segments("cam")
+        last_s = scored_s(outbox, "cam")
+        os.kill(command.process.pid, signal.SIGCONT)
+    first = left.segment_id
+    command.wait_for(lambda c: opened(c, "cam")[-1]["segment_id"] != first)
+    (end,) = [s for s in closed(command, "cam") if s["segment_id"] == first]
+    assert end["reason"] == "shutdown"
+    assert end["media"]["end_s"] == pytest.approx(last_s, abs=1e-3)
+    lines = [(s["segment_id"], s["state"]) for s in (e["data"] for e in command.events) if "segment_id" in s]
+    since = lines[lines.index((first, "open")) + 1 :]
+    assert since.index((first, "closed")) < [state for _, state in since].index("open")
     gaps = [e["data"] for e in command.events if e["type"] == "framewarden.coverage.v1"]
     assert command.terminate() == 0, command.stderr
     assert {gap["cause"] for gap in gaps} <= {"not_started", "worker_lost"}
@@ -147,6 +170,50 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(
     third = framewarden("run", settings, "--json", "--exit-at-end")
     assert third.end() == 0, third.stderr
     assert third.lines == []  # a finished file is remembered
+
+
+@pytest.mark.timeout(240)
+def test_a_run_with_fewer_workers_delivers_what_the_killed_one_accepted(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """kill -9 of a supervisor and two workers while Redis is away; one worker takes up both streams."""
+    names = ("a", "b")
+    film(tmp_path / "one.mp4", 20, (1.0, 20.0), size=(320, 240), gop_s=1.0)
+    streams = [{"id": name, "url": "one.mp4", "pace": "realtime", "loop": True} for name in names]
+    keys: dict[str, Any] = {"redis": {"url": redis_server.url}}
+    redis_server.kill()
+    first = framewarden("run", config(tmp_path / "run.yaml", streams, workers=2, **keys), "--json")
+    first.wait_for(lambda c: all(opened(c, name) for name in names))
+    workers = worker_pids(first.process.pid)
+    assert len(workers) == 2
+    for pid in (first.process.pid, *workers):
+        os.kill(pid, signal.SIGKILL)
+    first.end()
+    assert wait_for_ends(workers, 5)
+    path = tmp_path / "state" / "outbox.sqlite"
+    with Outbox(path) as outbox:
+        accepted = {row.event.id for row in outbox.pending(10_000)}
+        left = {event.segment_id for event in outbox.open_segments()}
+    assert {event["id"] for event in first.events} <= accepted
+    assert len(left) == 2
+
+    redis_server.start()
+    second = framewarden("run", config(tmp_path / "run.yaml", streams, workers=1, **keys), "--json")
+    second.wait_for(lambda c: all(opened(c, name) for name in names))
+    assert len(worker_pids(second.process.pid)) == 1
+    assert second.terminate() == 0, second.stderr
+    ends = [s["segment_id"] for s in segments(second.events)]
+    assert [ends.count(name) for name in left] == [1, 1]
+    said = [event["id"] for event in (*first.events, *second.events)]
+    assert len(said) == len(set(said))
+    with redis_server.client() as client:
+        topics = ("framewarden:segments", "framewarden:health")
+        delivered = {fields["id"] for topic in topics for _, fields in client.xrange(topic)}
+    assert accepted | set(said) <= delivered
+    with Outbox(path) as outbox:
+        held = [row.event.id for topic in ("segments", "health") for row in outbox.held(topic, 10_000)]
+        assert (outbox.counts().pending, len(held)) == (0, len(set(held)))
+    assert set(held) == delivered
 
 
 def test_sigterm_closes_and_delivers_what_is_open(
