@@ -67,9 +67,9 @@ class Parameters:
     def open(self, *, alone: bool = False) -> av.VideoCodecContext:
         """A fresh context, single-threaded: many streams share the cores better than one picture does.
 
-        ``alone``: for one keyframe. A large one is then not deblocked, which saves 6 % of the decoding: nothing
-        depends on it, and at a fifth of its size, which is what a model sees, little of it is left (scores of
-        flagged cards and photographs moved by at most 0.011 at the quality of cameras)."""
+        ``alone``: for one keyframe. A large one is then not deblocked, which saves 6 % of the decoding:
+        nothing depends on it, and at a fifth of its size, which is what a model sees, little of it is left
+        (scores of flagged cards and photographs moved by at most 0.011 at the quality of cameras)."""
         context = Codec(self.codec, "r").create("video")
         if self.extradata:
             context.extradata = self.extradata
