@@ -121,7 +121,7 @@ def test_a_wrong_password_is_told_apart_and_never_shown(redis_factory: RedisFact
     assert caught.value.reason == "auth"
     shown = " ".join([str(caught.value), repr(sink.settings), sink.url, repr(caught.value.__cause__)])
     assert "c4nary" not in shown
-    no_password = RedisSink(RedisSettings(server.url))
+    no_password = RedisSink(RedisSettings(f"redis://127.0.0.1:{server.port}/0"))
     with pytest.raises(RedisDownError, match="auth"):
         no_password.connect()
     no_password.close()
