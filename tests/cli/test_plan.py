@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -177,14 +178,16 @@ def test_a_plan_needs_exactly_one_known_target(three: Path, options: list[str]) 
 
 
 def test_probing_ends_when_it_is_told_to(tmp_path: Path, often: Path) -> None:
-    """Told at the first of two hundred, and long before the last."""
-    streams = [{"id": f"s{number}", "url": str(often)} for number in range(200)]
-    settings = configs.load(config(tmp_path, *streams))
+    """Told at the first of two hundred, all others of which are on a server that never answers."""
     stop, seen = threading.Event(), list[Probe]()
 
     def on_done(probe: Probe) -> None:
         seen.append(probe)
         stop.set()
 
-    assert len(Prober(settings, 1.0).probe_all(stop, on_done)) < 200
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as silent:
+        url = f"rtsp://127.0.0.1:{silent.getsockname()[1]}/film"
+        streams = [{"id": f"s{number}", "url": url if number else str(often)} for number in range(200)]
+        settings = configs.load(config(tmp_path, *streams))
+        assert len(Prober(settings, 1.0).probe_all(stop, on_done)) < 200
     assert seen[0].seen is not None
