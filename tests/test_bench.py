@@ -121,15 +121,16 @@ def test_alone_it_runs_files_streams_and_engines_and_writes_one_report(film: Pat
 
 
 def test_streams_come_from_a_real_rtsp_server_whose_cpu_is_told_apart(film: Path, tmp_path: Path) -> None:
-    words = ("streams", "--file", film, "--streams", "1", "--seconds", "3", "--kind", "rtsp")
+    """More streams than asyncio has threads by itself on a small machine."""
+    words = ("streams", "--file", film, "--streams", "8", "--seconds", "3", "--kind", "rtsp")
     said, report = bench(tmp_path, *words)
     found = report["streams"]
     assert found["kind"] == "rtsp"
-    streams_add_up(found, count=1)
+    streams_add_up(found, count=8)
     run = found["runs"][0]
     assert run["server_s"] > 0
     assert run["samples_a_second"] > 0
-    assert run["memory_each_mb"] is None
+    assert [p["kept"] for p in run["promises"] if p["name"] == "every stream screened"] == [True]
     assert "The RTSP server beside it used" in said.out
 
 

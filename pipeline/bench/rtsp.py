@@ -12,9 +12,12 @@ from pipeline.bench.child import BenchError
 START_S = 30.0
 PROGRAM = """
 import asyncio, sys
+from concurrent.futures import ThreadPoolExecutor
 from aio_rtsp_toolkit.server import RtspServer
 
 async def main(folder):
+    # Each viewer takes a thread while its film is read: with a few a core, as usual, the others see nothing.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(512))
     server = await RtspServer(folder, host="127.0.0.1", port=0).start()
     print("port", server._server.sockets[0].getsockname()[1], flush=True)
     sys.stdout = open("/dev/null", "w")
