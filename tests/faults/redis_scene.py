@@ -128,15 +128,12 @@ def loading(stage: Stage) -> int:
 
 
 def password_changed(stage: Stage) -> int:
-    """Rotated, and rotated back; counted is how often the old one was refused."""
     with stage.server.client() as client:
-        client.config_resetstat()
         client.config_set("requirepass", "rotated")
         client.client_kill_filter(_type="normal", skipme=True)
-        stage.down("auth")
-        struck = client.info("errorstats").get("errorstat_WRONGPASS", {"count": 0})["count"]
-        client.config_set("requirepass", stage.server.password)
-    return int(struck)
+        struck = stage.down("auth")
+        client.config_set("requirepass", "")
+    return struck
 
 
 def cut_before_the_reply(stage: Stage) -> int:
@@ -254,7 +251,7 @@ def play(folder: Path, server: RedisServer, faults: list[str]) -> RedisScene:
     """These faults, one after the other, while two streams go on."""
     with proxied(server.port) as proxy:
         chosen = {name: STAGE_FAULTS[name] for name in faults}
-        return perform(folder, server.url_at(proxy.port), server, proxy, chosen)
+        return perform(folder, f"redis://127.0.0.1:{proxy.port}/0", server, proxy, chosen)
 
 
 def perform(

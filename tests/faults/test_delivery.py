@@ -29,7 +29,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisScene]:
     """The service through all the faults."""
     folder = tmp_path_factory.mktemp("faults")
     (folder / "redis").mkdir()
-    server = RedisServer(folder / "redis", {"requirepass": "kept"})
+    server = RedisServer(folder / "redis", {})
     server.start()
     try:
         yield play(folder, server, list(FAULTS))
