@@ -263,8 +263,10 @@ class Publisher:
 
         After a restart or failover the server's books may be wrong, too: then a repeat, which consumers drop,
         is better than a loss."""
+        if not absent:  # as a rule; each write waits for its turn with the workers
+            return 0
         lost = {row.redis_id or "": row.seq for row in absent}
-        taken = sink.taken(topic, list(lost)) if lost and not anew else set()
+        taken = sink.taken(topic, list(lost)) if not anew else set()
         self.outbox.remove(lost[redis_id] for redis_id in taken)
         again = [seq for redis_id, seq in lost.items() if redis_id not in taken]
         self.outbox.undelivered(again)
