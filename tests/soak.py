@@ -105,6 +105,8 @@ def soak(asked: argparse.Namespace) -> Soak:
             mischief.start()
         try:
             _watch(service, done)
+            if asked.faults:
+                mischief.struck_redis.wait(120)
         finally:
             mischief.stop.set()
             if asked.faults:

@@ -25,6 +25,8 @@ class Mischief(threading.Thread):
         self._stage = stage
         self._rng = random.Random(seed)
         self.stop = threading.Event()
+        self.struck_redis = threading.Event()
+        """Set behind the first fault of Redis: however slow the machine is, a run has one."""
         self.redis: Counter[str] = Counter(dict.fromkeys(REDIS_FAULTS, 0))
         self.troubles: list[str] = []
 
@@ -56,6 +58,8 @@ class Mischief(threading.Thread):
             self.redis[name] += REDIS_FAULTS[name](self._stage)
         except (pytest.fail.Exception, AssertionError, OSError, redis.RedisError) as error:
             self.troubles.append(f"Redis {name}: {error}")
+        finally:
+            self.struck_redis.set()
 
 
 def hazards(troupe: Troupe, streams: int) -> list[Hazard]:

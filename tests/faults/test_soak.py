@@ -14,7 +14,7 @@ from tests.soak import Soak, soak
 
 @pytest.mark.timeout(300)
 def test_a_short_soak_with_faults_loses_nothing() -> None:
-    """This seed strikes six sources in the first six seconds, and Redis after ten."""
+    """This seed strikes six sources in the first six seconds and Redis after ten, on a slow machine later."""
     done = soak(argparse.Namespace(minutes=0.3, streams=6, seed=1990, faults=True))
     assert done.verdict is not None
     assert done.verdict.good, str(done.verdict)
