@@ -3,8 +3,10 @@
 import errno
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 import av
 import av.logging
@@ -35,14 +37,39 @@ _NETWORK = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EIO)
 
 
 def silence_logs() -> None:
-    """Keep FFmpeg's lines for ``map_errors`` and away from stderr; process-wide, harmless to repeat."""
+    """Keep FFmpeg's lines away from stderr; process-wide, harmless to repeat."""
     logger = logging.getLogger("libav")
     logger.propagate = False
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
     av.logging.set_skip_repeated(False)
-    if av.logging.get_level() is None:
-        av.logging.set_level(av.logging.INFO)  # it tells where a server led it
+
+
+class _Listeners:
+    """Has FFmpeg tell only while somebody listens, in whichever thread.
+
+    It has something to tell of every packet, in a call that takes the interpreter's lock only to drop the
+    line: a hundred readers would wait for each other at that. The one that does nothing takes no lock."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._add(1)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._add(-1)
+
+    def _add(self, change: int) -> None:
+        with self._lock:
+            self._count += change
+            av.logging.set_level(av.logging.INFO if self._count else None)  # INFO: where a server led it
+
+
+_listening = _Listeners()
 
 
 @contextmanager
@@ -55,7 +82,7 @@ def map_errors(
 
     What FFmpeg calls the end of a blocking step that ran out of time differs by protocol (an exit, bad data,
     an I/O error), so the clock decides what was a timeout."""
-    with av.logging.Capture() as lines:
+    with _listening, av.logging.Capture() as lines:
         try:
             yield lines
         except av.FFmpegError as error:

@@ -19,7 +19,8 @@ from pipeline.backends.ffmpeg_remote import probe_protocols
 from pipeline.backends.ffmpeg_settings import Opened, SourceSettings
 from pipeline.backends.ffmpeg_video import video_stream
 from pipeline.backends.file_index import named_keyframes
-from pipeline.errors import SourceEnded, SourceError, SourceTimeout, SourceUnsupported
+from pipeline.backends.realtime import paced
+from pipeline.errors import SourceEnded, SourceError, SourceNoVideo, SourceTimeout, SourceUnsupported
 from pipeline.flow.clock import MAX_RATE, StreamClock
 from pipeline.flow.source import Kind, Packet, StreamInfo
 from pipeline.inputs import local_path
@@ -39,12 +40,16 @@ def open_source(
     opened = open_container(settings, stop=stop, monotonic=monotonic)
     try:
         return FfmpegSource(settings, opened, stop, monotonic)
-    except BaseException:
+    except BaseException as error:
         opened.close()
+        if isinstance(error, SourceNoVideo) and opened.http is not None and opened.http.error is not None:
+            raise opened.http.error from error  # there is none because of what its playlist names
         raise
 
 
-EARLY_S = 0.1
+NAP_S, WAITED_S = 0.05, 0.002
+"""A reader that had to wait for a packet for ``WAITED_S`` rests for ``NAP_S``, and reads in one go what has
+come meanwhile: waking up for each of its 300 network packets a second is a quarter of what RTSP costs."""
 PROBES = 8
 
 
@@ -64,6 +69,7 @@ class FfmpegSource:
         self._stop = stop
         self._monotonic = monotonic
         self._remote = local_path(settings.url) is None
+        self._rests = self._remote and settings.kind == "live" and settings.transport != "udp"
         self._stream = video_stream(opened, settings)
         self._format = opened.container.format.name.split(",")[0]
         self.info = self._describe()
@@ -171,6 +177,12 @@ class FfmpegSource:
 
     def _read(self) -> Generator[Packet, None, None]:
         """Packets on the timeline, when they are due."""
+        if self._settings.pace == "asap":
+            return self._timed()
+        return paced(self._timed(), self._stop, self._monotonic, local=not self._remote)
+
+    def _timed(self) -> Generator[Packet, None, None]:
+        """Packets on the timeline, as fast as they can be read."""
         packets = self._demux()
         if self._parsed():
             packets = whole_pictures(packets, self.info.codec, self._settings.limits.packet_bytes)
@@ -181,15 +193,12 @@ class FfmpegSource:
             if time_s is None:
                 continue
             self._bound(packet.size)
-            arrived = self._due(packet.is_keyframe)
-            if arrived is None:
-                return
             self._tag += 1
             yield Packet(
                 time_s=time_s,
                 keyframe=packet.is_keyframe,
                 size=packet.size,
-                arrived=arrived,
+                arrived=self._arrival(),
                 pts=self._tag,
                 disposable=packet.is_disposable,
                 damaged=packet.is_corrupt,
@@ -221,21 +230,14 @@ class FfmpegSource:
                 f"({limits.frame_rate:g})"
             )
 
-    def _due(self, keyframe: bool) -> float | None:
-        """When the packet just read counts as arrived; waits for that at ``realtime``. None: told to stop.
-
-        What is no keyframe may be given up to ``EARLY_S`` before it is due: a sleep a packet would cost more
-        than reading it."""
+    def _arrival(self) -> float:
+        """When the packet just read counts as arrived: now, or when it is due."""
         now = self._monotonic()
         if self._settings.pace == "asap":
             return now
         if self._started is None:
             self._started = now - self._clock.decode_s
-        due = self._started + self._clock.decode_s
-        early_s = 0.0 if keyframe else EARLY_S
-        if due > now + early_s and self._stop.wait(due - now):
-            return None
-        return due
+        return self._started + self._clock.decode_s
 
     def _typed(self, error: Exception) -> SourceError:
         """A vendor's error as ours."""
@@ -251,6 +253,7 @@ class FfmpegSource:
         packets = opened.container.demux(self._stream)
         while not self._stop.is_set():
             opened.deadline.restart(self._patience())
+            began = self._monotonic()
             try:
                 packet = next(packets, None)  # no context manager here: it would cost more than the packet
             except (av.FFmpegError, MemoryError, UnicodeError) as error:
@@ -260,7 +263,10 @@ class FfmpegSource:
             if packet is None:
                 break
             if packet.size:  # the last, empty one tells a decoder to flush; ours is told by its caller
+                waited = self._rests and self._monotonic() - began > WAITED_S
                 yield packet
+                if waited:
+                    self._stop.wait(NAP_S)
             elif self._remote and self.kind == "live" and opened.deadline.left() <= 0:
                 # Some demuxers take an interrupted wait for the end.
                 late = SourceTimeout(f"{shown}: no answer within {opened.deadline.seconds:g} s")
