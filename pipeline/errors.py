@@ -3,6 +3,7 @@
     FramewardenError
     ├── ConfigError          refuse to start: names the place, the value and what is allowed   exit code 2
     ├── ModelError           refuse to start: weights, manifest or engine cannot be used       exit code 2
+    ├── DiskError            a folder of ours cannot be written now: later it may go well      exit code 1
     ├── BackendError         stop: a library or device failed in a way that a retry will not mend
     ├── SourceError          retry (live) or fail this input (file); costs its own stream only
     │   ├── SourceNotFound       no such file, 404, no such RTSP path
@@ -16,6 +17,7 @@
     │   ├── SourceCorrupt        is not a video, or is damaged beyond reading
     │   └── SourceEnded          a live source hung up
     ├── DecodeError          this picture or packet is lost; the stream goes on at the next keyframe
+    │   └── NoTurn               it was not decoded at all: the machine is behind
     ├── SinkError            retry for ever; the outbox holds what could not be delivered
     └── Closed               the other end of a channel has gone: the way a thread learns to end
 
@@ -33,6 +35,10 @@ class ConfigError(FramewardenError):
 
 class ModelError(FramewardenError):
     """Weights, manifest or engine cannot be used."""
+
+
+class DiskError(FramewardenError):
+    """The disk of a folder of ours is full, read-only or failing: the same may go well later."""
 
 
 class BackendError(FramewardenError):
@@ -107,6 +113,10 @@ class SourceEnded(SourceError):
 
 class DecodeError(FramewardenError):
     """A packet could not be decoded; the decoder resynchronises at the next keyframe."""
+
+
+class NoTurn(DecodeError):
+    """A live picture was not decoded: by the time it could have been scored it would have been too old."""
 
 
 class SinkError(FramewardenError):

@@ -46,7 +46,7 @@ class CascadeClassifier:
         return scores
 
     def close(self) -> None:
-        """Free both engines. Nothing may be scored after."""
+        """Free both engines. Nothing may be scored after; to close again does nothing."""
         self._fast.close()
         self._exact.close()
 

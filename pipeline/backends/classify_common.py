@@ -87,7 +87,7 @@ class HostClassifier:
         return self._reading.scores(self._raw(pixels), self.info.engine)
 
     def close(self) -> None:
-        """Free the engine. Nothing may be scored after."""
+        """Free the engine. Nothing may be scored after; to close again does nothing."""
         self._close()
 
     def _raw(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:

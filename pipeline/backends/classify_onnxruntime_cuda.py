@@ -51,7 +51,7 @@ class OnnxRuntimeCudaClassifier:
         self._cupy = load_cupy()
         self._gpu = gpu
         # TF32 would keep 10 bits of a value, and this is the f32 engine.
-        self._loaded = load(weights, manifest, threads, [(PROVIDER, {"device_id": gpu, "use_tf32": 0})])
+        self._loaded: Any = load(weights, manifest, threads, [(PROVIDER, {"device_id": gpu, "use_tf32": 0})])
         if self._loaded.session.get_providers()[0] != PROVIDER:
             raise ModelError(
                 f"model {manifest.name}: ONNX Runtime does not run it with CUDA: its CUDA or cuDNN libraries "
@@ -77,8 +77,8 @@ class OnnxRuntimeCudaClassifier:
         return self._reading.scores(self._run(pixels), ENGINE)
 
     def close(self) -> None:
-        """Free the engine. Nothing may be scored after."""
-        del self._loaded
+        """Free the engine. Nothing may be scored after; to close again does nothing."""
+        self._loaded = None
 
     def _run(self, pixels: Any) -> Any:
         with errors_of(f"{self.info.name} on {ENGINE}"), on_gpu(self._gpu, "score a batch"):

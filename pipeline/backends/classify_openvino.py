@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+import structlog
 from numpy.typing import NDArray
 from openvino import frontend, properties
 from openvino.properties import hint
@@ -16,7 +17,7 @@ from openvino.properties import hint
 from pipeline import engines
 from pipeline.backends.classify_cascade import CascadeClassifier
 from pipeline.backends.classify_common import HostClassifier, check_input, check_output, pick
-from pipeline.engine_cache import Key, accepted, key_of, report
+from pipeline.engine_cache import Key, accepted, key_of, report, stale
 from pipeline.engines import Manifest
 from pipeline.errors import BackendError, ModelError
 
@@ -124,8 +125,13 @@ def _compiled(
 
 def _fastest(manifest: Manifest) -> str:
     native = available_precisions()
-    if "int8" in native and accepted(int8_key(manifest), GRAPH) is not None:
-        return "int8"
+    if "int8" in native:
+        key = int8_key(manifest)
+        if accepted(key, GRAPH) is not None:
+            return "int8"
+        if why := stale(key):
+            about = {"engine": "openvino-int8", "built_for": why, "cure": _build(manifest)}
+            structlog.get_logger().warning("engine.stale", model=manifest.name, **about)
     return CASCADE if "bf16" in native and "bf16" in manifest.tolerance else "f32"
 
 
@@ -144,11 +150,16 @@ def _kept(manifest: Manifest) -> Path:
     key = int8_key(manifest)
     if (graph := accepted(key, GRAPH)) is not None:
         return graph
-    command = f"framewarden engine build {manifest.name} --engine openvino --precision int8"
-    found = (
-        "was built here, but is not within the manifest's tolerance" if report(key) else "was not built here"
-    )
-    raise ModelError(f"model {manifest.name}: an int8 engine {found}: {command}")
+    found = "was not built here"
+    if report(key):
+        found = "was built here, but is not within the manifest's tolerance"
+    elif why := stale(key):
+        found = f"was built here for {why}"
+    raise ModelError(f"model {manifest.name}: an int8 engine {found}: {_build(manifest)}")
+
+
+def _build(manifest: Manifest) -> str:
+    return f"framewarden engine build {manifest.name} --engine openvino --precision int8"
 
 
 def _read(path: Path, manifest: Manifest) -> tuple[Any, int | None]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 
 from pipeline import engines
 from pipeline.backends import build_tensorrt
 from pipeline.backends.classify_common import SLACK, Reading, plain_pictures
 from pipeline.backends.cuda_device import load_cupy, on_gpu, open_stream
 from pipeline.backends.tensorrt_graphs import Graphs
-from pipeline.engine_cache import Key, accepted, key_of
+from pipeline.engine_cache import Key, accepted, key_of, stale
 from pipeline.engines import Manifest
 from pipeline.errors import BackendError, ConfigError, ModelError
 from pipeline.flow.classify import ModelInfo, Scores
@@ -146,11 +147,11 @@ class TensorRtClassifier:
         return self._reading.scores(self._run(pixels), self.info.engine)
 
     def close(self) -> None:
-        """Free the engine. Nothing may be scored after."""
+        """Free the engine. Nothing may be scored after; to close again does nothing."""
         with on_gpu(self._gpu, "finish"):
             self._stream.synchronize()
         self._graphs.clear()
-        del self._context, self._engine, self._runtime
+        self._context = self._engine = self._runtime = None  # in this order: each is made by the next
 
     def _run(self, pixels: Any) -> Any:
         if pixels.dtype != self._dtype or not pixels.flags.c_contiguous:
@@ -238,17 +239,29 @@ def _installed(engine: str | None) -> list[str]:
 def _kept(
     manifest: Manifest, engine: str | None, precision: str | None, gpu: int, max_batch: int
 ) -> tuple[str, str, Path]:
-    """Engine, precision and file of the fastest accepted plan."""
+    """Engine, precision and file of the fastest accepted plan; a faster one that fits no longer is logged."""
     names = _installed(engine)
+    passed: list[dict[str, str]] = []
+
+    def build(name: str, kind: str) -> str:
+        return (
+            f"framewarden engine build {manifest.name} --engine {name} --precision {kind.replace('f', 'fp')} "
+            f"--max-batch {max_batch} --out {manifest.name}.plan"
+        )
+
     for kind in (precision,) if precision else PRECISIONS:
         for name in names:
-            if (found := accepted(key(manifest, name, kind, max_batch, gpu), PLAN)) is not None:
+            wanted = key(manifest, name, kind, max_batch, gpu)
+            if (found := accepted(wanted, PLAN)) is not None:
+                for one in passed:
+                    structlog.get_logger().warning("engine.stale", model=manifest.name, **one)
                 return name, kind, found
-    raise ModelError(
-        f"model {manifest.name}: no plan for batches of {max_batch} was built for this GPU, driver and "
-        f"version of {names[0]}: framewarden engine build {manifest.name} --engine {names[0]} "
-        f"--precision fp16 --max-batch {max_batch} --out {manifest.name}.plan"
-    )
+            if why := stale(wanted):
+                passed.append({"engine": f"{name}-{kind}", "built_for": why, "cure": build(name, kind)})
+    why = "; ".join(f"{one['engine']} was built for {one['built_for']}" for one in passed)
+    why = why or f"none for batches of {max_batch} was built for this GPU, driver and version of {names[0]}"
+    cure = passed[0]["cure"] if passed else build(names[0], "f16")
+    raise ModelError(f"model {manifest.name}: no plan fits: {why}: {cure}")
 
 
 def _pointer() -> Any:

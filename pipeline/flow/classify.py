@@ -41,4 +41,5 @@ class Classifier(Protocol):
 
         :raises BackendError: the engine failed."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free the engine. Nothing may be scored after; to close again does nothing."""

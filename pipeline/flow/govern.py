@@ -2,15 +2,15 @@
 silently.
 
 The fraction of the promised samples that can be afforded is found by trying, as TCP finds its rate (additive
-increase, multiplicative decrease: Chiu and Jain, 1989): cut at once when samples come late, raised slowly
-while they do not. What is cut is taken from the streams of the lowest priority first, each down to its
-floor."""
+increase, multiplicative decrease: Chiu and Jain, 1989): cut at once by the share of samples that come late or
+not at all, within bounds, and raised slowly while none do. What is cut is taken from the streams of the
+lowest priority first, each down to its floor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-CUT = 0.75
-"""Share that is left after a sign of overload."""
+LEAST_CUT, MOST_CUT = 0.05, 0.25
+"""Share of what is left that a cut takes, at least and at most."""
 RAISE = 0.03
 """Share that is given back at each step of calm."""
 LEAST = 0.02
@@ -57,13 +57,14 @@ class Governor:
         self._changed_s = float("-inf")
         self._late_s = float("-inf")
 
-    def step(self, now: float, *, late: bool) -> float:
-        """``late``: samples were dropped, or nearly were, since the last call. Returns the fraction in
-        force."""
+    def step(self, now: float, *, late: float) -> float:
+        """``late``: the share (0..1) of the samples since the last call that were dropped, or nearly were; 0
+        when that is no sign of overload. Returns the fraction in force."""
         if late:
             self._late_s = now
             if now - self._changed_s >= PATIENCE_S:
-                self.fraction, self._changed_s = max(LEAST, self.fraction * CUT), now
+                kept = 1.0 - min(max(late, LEAST_CUT), MOST_CUT)
+                self.fraction, self._changed_s = max(LEAST, self.fraction * kept), now
         elif self.fraction < 1.0 and now - max(self._late_s, self._changed_s) >= CALM_S:
             self.fraction, self._changed_s = min(1.0, self.fraction + RAISE), now
         return self.fraction

@@ -30,7 +30,10 @@ def pictures(
         if not orders:
             orders.extend(sampler.again())
     if failure is not None:
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # it refers to this frame: the packet would be held until a garbage collection
 
 
 def _carry_out(order: Order, sampler: Sampler, decoder: Decoder) -> Iterator[Picture]:

@@ -40,6 +40,7 @@ class Account:
         self._started = start_clock_s
         self._past = Accounted(0.0, 0.0, 0.0, 0.0)  # of the files before this one
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
+        self._latency_ms: dict[str, float | None] | None = None  # of them, once it was asked for
         self._ledger = self._open(start_clock_s, ledger) if self._live else self._open(0.0, None)
         if self._live and worker_lost_s is not None:
             self._ledger.mark("worker_lost", worker_lost_s)
@@ -73,6 +74,7 @@ class Account:
         self.drops["late"] += late
         if self._live:
             self._latencies.append(waited)
+            self._latency_ms = None
         self.frames += 1
         self.last_scored_s = sample.time_s
         gaps = self._ledger.scored(sample.time_s, clock_s, late=late)
@@ -121,6 +123,8 @@ class Account:
     def status(self, clock_s: float) -> dict[str, Any]:
         """The stream's numbers in the status snapshot; ``clock_s`` is now, or a file's position."""
         names = ("screened_s", "late_s", "dropped_s", "lost_s")
+        if self._latency_ms is None:
+            self._latency_ms = latency_ms(self._latencies)
         return {
             "gap_now_s": round(self._ledger.gap_now(clock_s), 3),
             "gap_worst_s": round(self._ledger.gap_worst, 3),
@@ -128,7 +132,7 @@ class Account:
             "segments": self.segments,
             "drops": {cause: count for cause, count in self.drops.items() if count},
             "coverage": {name: round(s, 3) for name, s in zip(names, self._so_far(), strict=True)},
-            "latency_ms": latency_ms(self._latencies),
+            "latency_ms": self._latency_ms,
         }
 
     def _so_far(self) -> Accounted:

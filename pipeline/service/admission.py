@@ -1,16 +1,70 @@
 """Who may decode now, on what, and a mark while they do."""
 
+import heapq
+import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
 from typing import TypeVar
 
 from pipeline.backends import registry
 from pipeline.backends.registry import Device
-from pipeline.errors import SourceUnsupported
+from pipeline.errors import NoTurn, SourceUnsupported
 from pipeline.flow.decode import Decoder, Picture
 from pipeline.flow.source import Packet, StreamInfo
 from pipeline.service.marks import Marks
+
+ROOM_S = 0.01
+"""How often a turn that waits for room looks again."""
+
+
+class Line:
+    """So many places, and who waits for one: the next is whose picture is due first."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._waiting: list[tuple[float, int, threading.Lock]] = []
+        self._arrivals = count()
+        self._lock = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def enter(self, due_s: float, until_s: float = math.inf) -> bool:
+        """Wait for a place, at most until monotonic second ``until_s``; False when there was none by then, or
+        that is over."""
+        if time.monotonic() >= until_s:
+            return False
+        with self._lock:
+            if self._places:
+                self._places -= 1
+                return True
+            called = threading.Lock()
+            called.acquire()
+            waiting = (due_s, next(self._arrivals), called)
+            heapq.heappush(self._waiting, waiting)
+        patience_s = max(0.0, until_s - time.monotonic())
+        if called.acquire(timeout=patience_s if patience_s < math.inf else -1):
+            return True
+        with self._lock:
+            if waiting not in self._waiting:  # called at the last moment
+                return True
+            self._waiting.remove(waiting)
+            heapq.heapify(self._waiting)
+            return False
+
+    def leave(self) -> None:
+        """Hand the place on."""
+        with self._lock:
+            if self._waiting:
+                heapq.heappop(self._waiting)[-1].release()
+            else:
+                self._places += 1
 
 
 class Turns:
@@ -21,15 +75,39 @@ class Turns:
     behind. Every decode call is marked with its stream, so that a crash can be put down to it."""
 
     def __init__(self, at_once: int, marks: Marks) -> None:
-        self._alone = threading.Semaphore(at_once)
+        self._alone = Line(at_once)
         self._in_sequence = threading.Semaphore(at_once)
         self._marks = marks
 
     @contextmanager
-    def of(self, number: int, *, alone: bool = False) -> Iterator[None]:
-        """Stream ``number``'s turn; ``alone``: for one keyframe by itself."""
-        with self._alone if alone else self._in_sequence, self._marks.decoding(number):
+    def of(self, number: int) -> Iterator[None]:
+        """Stream ``number``'s turn."""
+        with self._in_sequence, self._marks.decoding(number):
             yield
+
+    @contextmanager
+    def alone(self, number: int, *, due_s: float = 0.0, until_s: float = math.inf) -> Iterator[None]:
+        """Stream ``number``'s turn for one keyframe by itself, whose sample is due at ``due_s``.
+
+        :raises NoTurn: it did not come until ``until_s``."""
+        if not self._alone.enter(due_s, until_s):
+            raise NoTurn("no turn to decode it in time")
+        try:
+            with self._marks.decoding(number):
+                yield
+        finally:
+            self._alone.leave()
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a live stream, which cannot wait, asks of its turns: ``gap_s`` is the gap in force, ``patience_s``
+    how long after it arrived a keyframe is still worth decoding, ``room`` whether its picture would find a
+    slot and be scored in time."""
+
+    gap_s: Callable[[], float]
+    patience_s: float
+    room: Callable[[], bool]
 
 
 Open = Callable[[StreamInfo, Device], Decoder]
@@ -41,7 +119,7 @@ def _open(info: StreamInfo, device: Device) -> Decoder:
 
 
 class Admission:
-    """The decoders of one stream.
+    """The decoders of one stream, ``live`` or a file, which waits as long as it takes.
 
     With ``instead``, what the GPU does not decode is decoded in software, and ``instead`` hears why; without,
     it is refused."""
@@ -52,12 +130,14 @@ class Admission:
         turns: Turns,
         number: int,
         *,
+        live: Live | None = None,
         instead: Callable[[str], None] | None = None,
         open_decoder: Open = _open,
     ) -> None:
         self._device = device
         self._turns = turns
         self._number = number
+        self._live = live
         self._instead = instead if device == "gpu" else None
         self._open = open_decoder
 
@@ -78,7 +158,7 @@ class Admission:
                 first = self._open(info, self._device)
             except SourceUnsupported as why:
                 first = fall_back(why)
-        decoder = AdmittedDecoder(first, self._turns, self._number, fall_back)
+        decoder = AdmittedDecoder(first, self._turns, self._number, fall_back, self._live)
         try:
             yield decoder
         finally:
@@ -87,7 +167,11 @@ class Admission:
 
 class AdmittedDecoder:
     """A ``Decoder`` that takes its turn for each packet, and in whose place another goes on when it meets a
-    sequence that it cannot decode: ``fall_back`` gives that one, or raises."""
+    sequence that it cannot decode: ``fall_back`` gives that one, or raises.
+
+    When there is more to decode than the cores can, the keyframes whose samples are due first are decoded,
+    and those that would be too old by then are not. Were all decoded in the order in which they came, all
+    would be too old."""
 
     def __init__(
         self,
@@ -95,11 +179,14 @@ class AdmittedDecoder:
         turns: Turns,
         number: int,
         fall_back: Callable[[SourceUnsupported], Decoder],
+        live: Live | None,
     ) -> None:
         self._decoder = decoder
         self._turns = turns
         self._number = number
         self._fall_back = fall_back
+        self._live = live
+        self._sampled_s = 0.0  # when the last keyframe that was decoded alone arrived
         self._damaged_before = 0
 
     @property
@@ -108,8 +195,18 @@ class AdmittedDecoder:
         return self._damaged_before + self._decoder.damaged
 
     def still(self, packet: Packet) -> Picture | None:
-        """See ``Decoder.still``."""
-        return self._in_turn(lambda decoder: decoder.still(packet), alone=True)
+        """See ``Decoder.still``. :raises NoTurn: a live keyframe would be too old when it was scored."""
+        live = self._live
+        due_s, until_s = time.monotonic(), math.inf
+        if live is not None:
+            due_s, until_s = self._sampled_s + live.gap_s(), packet.arrived + live.patience_s
+        with self._turns.alone(self._number, due_s=due_s, until_s=until_s):
+            while live is not None and not live.room():
+                if time.monotonic() >= until_s:
+                    raise NoTurn("no room for its picture in time")
+                time.sleep(ROOM_S)
+            self._sampled_s = packet.arrived
+            return self._tried(lambda decoder: decoder.still(packet))
 
     def decode(self, packet: Packet, *, wanted: bool = True) -> Iterable[Picture]:
         """See ``Decoder.decode``."""
@@ -127,12 +224,15 @@ class AdmittedDecoder:
         """See ``Decoder.close``."""
         self._decoder.close()
 
-    def _in_turn(self, work: Callable[[Decoder], T], *, alone: bool = False) -> T:
-        with self._turns.of(self._number, alone=alone):
-            try:
-                return work(self._decoder)
-            except SourceUnsupported as why:
-                other, self._damaged_before = self._fall_back(why), self.damaged
-                self._decoder.close()
-                self._decoder = other
-                return work(other)
+    def _in_turn(self, work: Callable[[Decoder], T]) -> T:
+        with self._turns.of(self._number):
+            return self._tried(work)
+
+    def _tried(self, work: Callable[[Decoder], T]) -> T:
+        try:
+            return work(self._decoder)
+        except SourceUnsupported as why:
+            other, self._damaged_before = self._fall_back(why), self.damaged
+            self._decoder.close()
+            self._decoder = other
+            return work(other)

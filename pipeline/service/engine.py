@@ -1,5 +1,6 @@
 """A model at work in a worker."""
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from pipeline.flow.frames import FramePool
 from pipeline.service.order import Model
 from pipeline.service.orders import WorkerPlan
 
+PACE = 0.2
+"""Weight of the latest batch in the pace that is reckoned with."""
+
 
 class Engine:
     """One model in a worker: its pool, its batcher, its classifier."""
@@ -36,6 +40,7 @@ class Engine:
             BatchRules(max_size=rules.max_size, max_wait_s=rules.max_wait_ms / 1e3, stale_s=rules.stale_s)
         )
         self.picture_s = self._measured() if plan.device == "cpu" else 0.0
+        self._pace_s = 0.0  # what a picture of a batch took lately, by the clock
         self.follow(plan.config)
 
     @property
@@ -48,7 +53,18 @@ class Engine:
 
         :raises BackendError: the engine failed."""
         with self._turn:
-            return self._classifier.infer(pixels), self.model
+            began = time.monotonic()
+            scores, model = self._classifier.infer(pixels), self.model
+            took_s = (time.monotonic() - began) / len(scores)
+        self._pace_s += PACE * (took_s - self._pace_s)
+        return scores, model
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until a picture that is stored now is scored, at the present pace; infinite when there is
+        no slot for it."""
+        free = self.pool.free
+        return (self.pool.slots - free) * self._pace_s if free else math.inf
 
     def follow(self, config: Config) -> None:
         """Take care at the thresholds of this config."""
@@ -103,7 +119,11 @@ class Engine:
         return time.process_time() - began
 
     def close(self) -> None:
+        """Free pool and classifier, once a batch that is being scored is. Nothing may be scored after; to
+        close again does nothing."""
         self.pool.close()
+        with self._turn:
+            self._classifier.close()
 
 
 def _made_of(manifest: Manifest) -> tuple[object, ...]:

@@ -24,7 +24,7 @@ class Overload:
     def __init__(self, stale_s: float, now: float) -> None:
         self._late_s = LATE_SHARE * stale_s
         self._drops = self._lates = self._scored = 0
-        self._bad: deque[bool] = deque(maxlen=LOOKS)
+        self._seconds: deque[tuple[bool, int, int]] = deque(maxlen=LOOKS)  # bad, lost, of so many
         self._looked_s = now
         self._governor = Governor()
 
@@ -47,8 +47,10 @@ class Overload:
         if now - self._looked_s < LOOK_S:
             return
         bad = self._drops > 0 or self._lates > max(1.0, LATE_AT_ONCE * self._scored)
-        self._bad.append(bad)
-        late = bad and sum(self._bad) >= BAD
+        self._seconds.append((bad, self._drops + self._lates, self._drops + self._scored))
+        late = 0.0
+        if bad and sum(was_bad for was_bad, _, _ in self._seconds) >= BAD:
+            late = sum(lost for _, lost, _ in self._seconds) / sum(samples for _, _, samples in self._seconds)
         self._drops = self._lates = self._scored = 0
         self._looked_s, before = now, self._governor.fraction
         if self._governor.step(now, late=late) == before == 1.0:

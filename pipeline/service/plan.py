@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from math import ceil
 
 from pipeline.backends import cuda_driver
 from pipeline.backends.registry import Device
@@ -13,6 +14,8 @@ from pipeline.flow.sample_rules import HELD_BYTES
 from pipeline.flow.source import Kind
 
 CORES_PER_WORKER = 2
+STREAMS_PER_WORKER = 100
+"""More threads than that, a reader each, wait for the interpreter's lock more than they work."""
 FLOAT32_BYTES = 4
 RECORDS = 256
 """What a worker may want recorded before its inference waits for the disk."""
@@ -42,12 +45,14 @@ def gpus(config: Config, device: Device) -> tuple[str, ...]:
 
 def worker_count(config: Config, jobs: int, gpus: int) -> int:
     """One worker a GPU, whatever ``workers`` says. On a CPU ``auto`` gives a worker two cores: fewer would
-    share a core with its own readers, more would let one crash cost more streams."""
+    share a core with its own readers, more would let one crash cost more streams. Only beyond
+    ``STREAMS_PER_WORKER`` there are more workers, up to one a core."""
     if gpus:
         return max(1, min(gpus, jobs))
     if config.workers != "auto":
         return max(1, min(int(config.workers), jobs))
-    return max(1, min(cores() // CORES_PER_WORKER, jobs))
+    wanted = max(cores() // CORES_PER_WORKER, ceil(jobs / STREAMS_PER_WORKER))
+    return max(1, min(wanted, cores(), jobs))
 
 
 def drain_s(config: Config) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from pipeline.errors import DecodeError, SourceNoRoom
+from pipeline.errors import DecodeError, NoTurn, SourceNoRoom
 from pipeline.flow.coverage import Cause
 from pipeline.flow.decode import Decoder, Picture
 from pipeline.flow.frames import Frame, FramePool
@@ -151,6 +151,8 @@ class Session:
             for picture in pictures(packet, self._sampler, self._decoder, last=last):
                 if self._resumed_s is None or picture.time_s > self._resumed_s:
                     self._sample(picture)
+        except NoTurn:
+            self._miss(packet.time_s, packet.arrived)
         except DecodeError as error:
             clock_s = packet.arrived if self._desk.live else packet.time_s
             self._desk.send(Trouble("corrupt", clock_s, "corrupt", str(error)))
@@ -166,20 +168,29 @@ class Session:
             if desk.stop.is_set():
                 return
             self._answer()
-        self.sampled += 1
-        number = next(desk.samples)
         if self._sampler.watching:
             self._pay_for_scoring()
+        number = next(desk.samples)
         frames = self._store(picture, number)
-        dropped = desk.live and not any(frames.values())
-        if dropped and (desk.lead.unheard or not self._worth_saying(picture.time_s)):
-            desk.position.dropped += 1
+        if desk.live and not any(frames.values()):
+            self._miss(picture.time_s, picture.arrived)
             return
-        desk.lead.sent(dropped=dropped)
+        self.sampled += 1
+        desk.lead.sent()
         desk.send(Sample(number, picture.time_s, picture.arrived, frames))
 
+    def _miss(self, time_s: float, arrived: float) -> None:
+        """A live picture is not scored: the machine is behind."""
+        desk = self._desk
+        self.sampled += 1
+        if desk.lead.unheard or not self._worth_saying(time_s):
+            desk.position.dropped += 1
+            return
+        desk.lead.sent(dropped=True)
+        desk.send(Sample(next(desk.samples), time_s, arrived, dict.fromkeys(desk.pools)))
+
     def _worth_saying(self, time_s: float) -> bool:
-        """Whether a picture for which there was no slot is to be told of: one in a gap's time is enough."""
+        """Whether a picture that was missed is to be told of: one in a gap's time is enough."""
         worth = not self._told_s <= time_s < self._told_s + self._sampler.gap_s
         if worth:
             self._told_s = time_s

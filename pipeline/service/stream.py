@@ -1,6 +1,5 @@
 """One stream on the inference thread: settled samples to segments and coverage."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +42,7 @@ class StreamScreen:
         self.gone: Gone | None = None
         self.stop_reason: EndReason = "shutdown"
         self._stream: Stream = order.stream
+        self._shown = mask_url(order.stream.url)
         self._kind = order.kind
         self._live = order.kind == "live"
         self._config = config
@@ -277,12 +277,14 @@ class StreamScreen:
         info, position = (self._begin.info if self._begin else None), self._position
         skipped = f"{position.skipped} screened before" if position.skipped else ""
         account = self._account.status(now if self._live else position.time_s)
-        drops = Counter(account["drops"]) + Counter(overload=position.dropped)  # told of, and not told of
+        drops = account["drops"]
+        if position.dropped:  # besides those that samples told of
+            drops["overload"] = drops.get("overload", 0) + position.dropped
         return {
             "number": self.number,
             "id": self._stream.id,
             "tenant": self._stream.tenant,
-            "url": mask_url(self._stream.url),
+            "url": self._shown,
             "kind": self._kind,
             "state": self._state,
             "reason": self._reason or position.trouble or position.decoder or skipped,
@@ -305,5 +307,4 @@ class StreamScreen:
             "looks_refused": position.refused,
             "reconnects": max(0, self._sessions - 1) if self._live else 0,
             **account,
-            "drops": dict(drops),
         }

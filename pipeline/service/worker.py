@@ -20,7 +20,7 @@ from pipeline.config import Config
 from pipeline.errors import FramewardenError
 from pipeline.masking import mask_text
 from pipeline.outbox import Outbox
-from pipeline.service.admission import Admission, Turns
+from pipeline.service.admission import Admission, Live, Turns
 from pipeline.service.ahead import Ahead
 from pipeline.service.crew import Crew, contained
 from pipeline.service.engine import Engine
@@ -40,6 +40,8 @@ from pipeline.service.stream import StreamScreen
 HEARTBEAT_S = 0.5
 FILE_LEAD = 6
 """Samples that a file's reader may be ahead of what was decided about them."""
+TURN, SCORING = 0.5, 0.4
+"""Shares of ``stale_s``: a live keyframe may wait so long for its turn, and its picture for its score."""
 LOOK_SHARE = 0.2
 """Share of the cores that closer looks at live streams may take."""
 
@@ -79,12 +81,14 @@ class Worker:
             self._obey(orders, crew)
             self._inference.leave_all()
             self._drain(crew)
+        for engine in self._inference.engines.values():
+            engine.close()  # by itself Python would free an engine's parts in any order
 
     def close(self) -> None:
         """Wake every thread that waits for a slot or for work, for good."""
         self._ahead.close()
         for engine in self._inference.engines.values():
-            engine.close()
+            engine.pool.close()
 
     def _obey(self, orders: Connection, crew: Crew) -> None:
         while not crew.failed.is_set():
@@ -158,6 +162,12 @@ class Worker:
         engines, ready = self._inference.engines, self._inference.ready
         position = Position(self._config.sampling_of(order.stream).max_gap_s)
         instead = partial(setattr, position, "decoder") if self._config.device == "auto" else None
+        stale_s = self._config.batch.stale_s
+        live = Live(
+            gap_s=lambda: position.gap_s,
+            patience_s=TURN * stale_s,
+            room=lambda: min(engines[name].wait_s for name in names) <= SCORING * stale_s,
+        )
         desk = Desk(
             number=number,
             live=order.kind == "live",
@@ -165,7 +175,13 @@ class Worker:
             reads=lambda item: self._send(Reads(number, threading.get_ident(), item)),
             left_out=order.left_out,
             pools={name: engines[name].pool for name in names},
-            admission=Admission(self.plan.device, self._turns, number, instead=instead),
+            admission=Admission(
+                self.plan.device,
+                self._turns,
+                number,
+                live=live if order.kind == "live" else None,
+                instead=instead,
+            ),
             ahead=self._ahead,
             lead=Lead(None if order.kind == "live" else FILE_LEAD),
             budget=self._budget,

@@ -1,5 +1,6 @@
 """What is given up under overload, and how it is found."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,21 +56,38 @@ def test_a_priority_is_untouched_while_a_lower_one_is_above_its_floor(
 
 def test_it_cuts_at_once_waits_for_the_effect_and_gives_back_slowly() -> None:
     governor = Governor()
-    assert governor.step(0.0, late=False) == 1.0
-    assert governor.step(1.0, late=True) == 0.75
-    assert governor.step(2.0, late=True) == 0.75  # the cut has had no time to work
-    assert governor.step(1.0 + PATIENCE_S, late=True) == 0.5625
+    assert governor.step(0.0, late=0.0) == 1.0
+    assert governor.step(1.0, late=1.0) == 0.75
+    assert governor.step(2.0, late=1.0) == 0.75  # the cut has had no time to work
+    assert governor.step(1.0 + PATIENCE_S, late=1.0) == 0.5625
     calm = 1.0 + PATIENCE_S + CALM_S
-    assert governor.step(calm - 0.5, late=False) == 0.5625
-    assert round(governor.step(calm, late=False), 4) == 0.5925
-    assert governor.step(calm + 1.0, late=False) < 0.6
+    assert governor.step(calm - 0.5, late=0.0) == 0.5625
+    assert round(governor.step(calm, late=0.0), 4) == 0.5925
+    assert governor.step(calm + 1.0, late=0.0) < 0.6
+
+
+def test_a_cut_is_as_large_as_what_is_lost_within_bounds() -> None:
+    for late, left in ((0.001, 0.95), (0.1, 0.9), (0.25, 0.75), (1.0, 0.75)):
+        assert Governor().step(0.0, late=late) == pytest.approx(left)
+
+
+@given(st.floats(0.1, 0.9))
+def test_it_settles_near_what_the_machine_carries(carried: float) -> None:
+    """Of what is asked beyond that, a second loses all: never far below it for long."""
+    governor, found = Governor(), list[float]()
+    for second in range(1200):
+        found.append(governor.step(float(second), late=max(0.0, 1.0 - carried / governor.fraction)))
+    settled = found[600:]
+    assert sum(settled) / len(settled) > 0.85 * carried
+    assert min(settled) > 0.7 * carried
+    assert max(settled) <= carried + 0.031
 
 
 def test_a_machine_that_recovers_gets_everything_back_and_one_that_does_not_goes_on_working() -> None:
     governor = Governor()
     for second in range(600):
-        governor.step(float(second), late=True)
+        governor.step(float(second), late=1.0)
     assert 0.0 < governor.fraction < 0.05
     for second in range(600, 1200):
-        governor.step(float(second), late=False)
+        governor.step(float(second), late=0.0)
     assert governor.fraction == 1.0

@@ -176,6 +176,17 @@ def test_there_is_one_worker_a_gpu_with_places_for_all_streams(
     assert plan.gpus(config, "cpu") == ()
 
 
+@pytest.mark.parametrize(
+    ("cores", "streams", "workers"),
+    [(2, 1, 1), (2, 100, 1), (2, 101, 2), (2, 900, 2), (8, 3, 3), (8, 300, 4), (8, 401, 5), (1, 200, 1)],
+)
+def test_a_worker_has_two_cores_or_a_hundred_streams(
+    monkeypatch: pytest.MonkeyPatch, cores: int, streams: int, workers: int
+) -> None:
+    monkeypatch.setattr(plan, "cores", lambda: cores)
+    assert plan.worker_count(Config(), streams, 0) == workers
+
+
 def test_a_worker_that_does_not_come_back_is_taken_over_and_gets_its_streams_back_when_it_does(
     framewarden: Callable[..., Command], redis_server: RedisServer, tmp_path: Path
 ) -> None:

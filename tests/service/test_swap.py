@@ -212,3 +212,25 @@ def test_a_batch_that_is_being_scored_is_scored_to_its_end_by_the_model_that_beg
     assert (len(scores), model.info.version) == (2, "1")
     assert closed.is_set()
     assert engine.infer(pixels(RED))[1].info.version == "2"
+
+
+def test_closing_waits_for_the_batch_that_is_being_scored_and_frees_the_classifier(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, let_go, closed = threading.Event(), threading.Event(), threading.Event()
+    classifier = engine._classifier
+    monkeypatch.setattr(classifier, "infer", held(classifier.infer, begun, let_go))
+    monkeypatch.setattr(classifier, "close", closed.set)
+    with ThreadPoolExecutor() as threads:
+        try:
+            scoring = threads.submit(engine.infer, pixels(RED, BLUE))
+            assert begun.wait(ENOUGH_S)
+            closing = threads.submit(engine.close)
+            with pytest.raises(TimeoutError):
+                closing.result(0.5)
+            assert not closed.is_set()
+        finally:
+            let_go.set()
+        assert len(scoring.result(ENOUGH_S)[0]) == 2
+        closing.result(ENOUGH_S)
+    assert closed.is_set()

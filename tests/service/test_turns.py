@@ -1,10 +1,19 @@
 """Whose turn it is to decode."""
 
+import random
 import threading
+import time
 from contextlib import ExitStack
+from typing import cast
 
-from pipeline.service.admission import Turns
+import pytest
+
+from pipeline.errors import NoTurn
+from pipeline.flow.decode import Decoder, Picture
+from pipeline.flow.source import Packet, StreamInfo
+from pipeline.service.admission import Admission, Line, Live, Turns
 from pipeline.service.marks import Marks, board, marked
+from tests.fixtures.redis import until
 
 CORES = 2
 
@@ -19,7 +28,7 @@ def test_a_packet_of_a_sequence_does_not_wait_behind_keyframes_and_all_of_them_a
 
     with ExitStack() as busy:
         for number in range(1, CORES + 1):
-            busy.enter_context(turns.of(number, alone=True))
+            busy.enter_context(turns.alone(number))
         threading.Thread(target=feed).start()
         assert inside.wait(20)
         busy.enter_context(turns.of(7))
@@ -32,12 +41,115 @@ def test_no_more_keyframes_are_decoded_at_a_time_than_there_are_cores() -> None:
     turns, inside = Turns(CORES, Marks(board(CORES))), threading.Event()
 
     def decode() -> None:
-        with turns.of(9, alone=True):
+        with turns.alone(9):
             inside.set()
 
     with ExitStack() as busy:
         for number in range(1, CORES + 1):
-            busy.enter_context(turns.of(number, alone=True))
+            busy.enter_context(turns.alone(number))
         threading.Thread(target=decode).start()
         assert not inside.wait(0.3)
     assert inside.wait(20)
+
+
+def test_the_keyframe_that_is_due_first_has_the_next_turn_however_long_others_have_waited() -> None:
+    line, order = Line(1), list[float]()
+
+    def decode(due_s: float) -> None:
+        assert line.enter(due_s)
+        order.append(due_s)
+        line.leave()
+
+    waiting = [threading.Thread(target=decode, args=(due_s,)) for due_s in (5.0, 3.0, 9.0, 1.0)]
+    assert line.enter(0.0)
+    for number, thread in enumerate(waiting):
+        thread.start()
+        until(lambda number=number: line.waiting > number)  # type: ignore[misc]
+    line.leave()
+    for thread in waiting:
+        thread.join(20)
+    assert order == [1.0, 3.0, 5.0, 9.0]
+
+
+def test_a_turn_that_does_not_come_in_time_is_refused_and_takes_nobody_elses() -> None:
+    turns, refused = Turns(1, Marks(board(1))), list[NoTurn]()
+
+    def decode() -> None:
+        try:
+            with turns.alone(1, due_s=0.0, until_s=time.monotonic() + 0.05):
+                pass
+        except NoTurn as error:
+            refused.append(error)
+
+    with turns.alone(1):
+        late = threading.Thread(target=decode)
+        late.start()
+        late.join(20)
+        assert len(refused) == 1
+    with turns.alone(1):  # it is free again
+        pass
+    with pytest.raises(NoTurn), turns.alone(1, until_s=time.monotonic()):
+        pass
+
+
+def test_no_place_is_lost_or_made_while_many_wait_and_give_up() -> None:
+    """Forty threads that take a turn or give up, again and again: never more at work than places, all free in
+    the end."""
+    line, inside, most, counted = Line(CORES), [0], [0], threading.Lock()
+
+    def come_and_go(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(50):
+            if line.enter(rng.random(), time.monotonic() + rng.uniform(0.0, 0.002)):
+                with counted:
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                with counted:
+                    inside[0] -= 1
+                line.leave()
+
+    threads = [threading.Thread(target=come_and_go, args=(seed,)) for seed in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert 1 <= most[0] <= CORES
+    assert [line.enter(0.0, time.monotonic() + 0.1) for _ in range(CORES + 1)] == [True] * CORES + [False]
+
+
+class Endless:
+    """A decoder that gives a picture for every packet."""
+
+    damaged = 0
+
+    def __init__(self) -> None:
+        self.decoded: list[float] = []
+
+    def still(self, packet: Packet) -> Picture:
+        self.decoded.append(packet.time_s)
+        return Picture(packet.time_s, 64, 64, packet.arrived)
+
+    def close(self) -> None: ...
+
+
+def _key(time_s: float, arrived: float) -> Packet:
+    return Packet(time_s, keyframe=True, size=1, arrived=arrived, pts=1)
+
+
+def test_a_live_keyframe_that_is_too_old_or_finds_no_slot_is_not_decoded() -> None:
+    made, room = Endless(), [True]
+    live = Live(gap_s=lambda: 2.0, patience_s=1.5, room=lambda: room[0])
+    turns = Turns(1, Marks(board(1)))
+    admission = Admission("cpu", turns, 1, live=live, open_decoder=lambda info, device: cast(Decoder, made))
+    info = StreamInfo("h264", 64, 64)
+    with admission.decoder(info) as decoder:
+        now = time.monotonic()
+        assert decoder.still(_key(0.0, now)) is not None
+        room[0] = False
+        with pytest.raises(NoTurn, match="no room"):
+            decoder.still(_key(2.0, time.monotonic() - 1.45))
+        room[0] = True
+        with turns.alone(2), pytest.raises(NoTurn, match="in time"):
+            decoder.still(_key(4.0, now - 2.0))
+        assert decoder.still(_key(6.0, now)) is not None
+    assert made.decoded == [0.0, 6.0]

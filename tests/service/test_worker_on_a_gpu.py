@@ -20,8 +20,10 @@ from pipeline.backends import registry
 from pipeline.backends.registry import Device
 from pipeline.config import Config
 from pipeline.errors import SourceNoRoom, SourceUnsupported
+from pipeline.flow.classify import Classifier
 from pipeline.flow.decode import Decoder
 from pipeline.flow.source import StreamInfo
+from pipeline.manifest import Manifest
 from pipeline.service import plan
 from pipeline.service.lead import Lead
 from pipeline.service.marks import board
@@ -176,6 +178,25 @@ def test_no_keyframe_is_decoded_ahead_on_a_gpu(working: Callable[..., Any]) -> N
         names = {thread.name for thread in threading.enumerate()}
         assert {"inference", "recorder", "pulse", "reader cam"} <= names
         assert not {name for name in names if name.startswith("ahead")}
+
+
+def test_at_its_end_a_worker_frees_its_engines(
+    working: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TensorRT engine that Python frees at its own end is freed in any order."""
+    freed: list[str] = []
+    opened = registry.open_classifier
+
+    def told(manifest: Manifest, **more: Any) -> Classifier:
+        classifier = opened(manifest, **more)
+        monkeypatch.setattr(classifier, "close", lambda: freed.append(manifest.name))
+        return classifier
+
+    monkeypatch.setattr(registry, "open_classifier", told)
+    with working("auto", refusing) as heard:
+        heard.until(lambda: heard.row.get("frames", 0) > 0)
+        assert freed == []
+    assert freed == ["mine"]
 
 
 def test_a_row_shows_why_a_stream_is_decoded_in_software() -> None:
