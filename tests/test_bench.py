@@ -49,6 +49,8 @@ from pipeline.bench.said import Account
 from pipeline.bench.service import Streams, Window
 from tests.cli.command import Result, framewarden
 from tests.fixtures.media import Clips, demux
+from tests.fixtures.own_model import ACCEPTS, write_manifest
+from tests.fixtures.tiny_onnx import mean_colour_model
 
 MATERIAL = {
     *("name", "path", "sha256", "seconds", "bit_rate", "gop_s"),
@@ -165,7 +167,9 @@ def streams_add_up(found: dict[str, Any], *, count: int) -> None:
 
 
 def test_engine_measures_every_engine_at_every_batch_or_says_why_not(tmp_path: Path) -> None:
-    words = ("engine", "--model", "open-nsfw", "--batch", "2", "--threads", "1", "--json", "-")
+    mean_colour_model(tmp_path / "mine.onnx")
+    model = write_manifest(tmp_path, tolerance=ACCEPTS)
+    words = ("engine", "--model", str(model), "--batch", "2", "--threads", "1", "--json", "-")
     report = json.loads(framewarden("bench", *words, cwd=tmp_path).out)  # and nothing but JSON
     circumstances(report)
     assert report["material"] == {}
@@ -585,7 +589,7 @@ def test_an_adversary_learns_the_worst_phase_and_luck_is_not_taken_for_one() -> 
 def test_flash_measures_every_plan_and_no_flash_as_long_as_the_gap_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flash, "FILM_S", 24.0)
+    monkeypatch.setattr(flash, "FILM_S", 18.0)
     section = flash_report.section(flash.bench([1.0], runs=2, folder=tmp_path, say=lambda _: None), runs=2)
     plans = {case["case"]["name"]: case["plan"] for case in section.data["cases"]}
     assert plans == {

@@ -3,6 +3,7 @@ demuxing, decoding the keyframes that the gap needs (as the service does: large 
 converting them, scoring them. Their sum is the limit.
 
     python -m pipeline.bench.parts film FILE SECONDS MODEL THREADS
+    python -m pipeline.bench.parts demux URL SECONDS
     python -m pipeline.bench.parts engine MODEL ENGINE THREADS BATCH,BATCH,…
 
 run in a process of their own, and print JSON."""
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -65,10 +67,16 @@ class Speed:
     per_second: float
 
 
+@cache
 def measure(film: Path, *, seconds: float, model: str, threads: int) -> Parts:
-    """Measure all four parts in a child process."""
+    """Measure all four parts in a child process; once, whichever sections of a report want them."""
     command = child.python(__name__, "film", film, str(seconds), model, str(threads))
     return Parts(**json.loads(child.run(command).out))
+
+
+def measure_reading(url: str, seconds: float) -> float:
+    """CPU ms a stream-second of reading a live stream by libavformat alone, in a child process."""
+    return float(json.loads(child.run(child.python(__name__, "demux", url, str(seconds))).out)["demux_ms"])
 
 
 def measure_engine(
@@ -84,16 +92,14 @@ def alone(film: str, seconds: float, model: str, threads: int) -> Parts:
     """Measure all four parts here."""
     from pipeline.backends import peer_ffmpeg
 
-    begun = time.process_time()
     read = peer_ffmpeg.demux(film, seconds)
-    demux_s = time.process_time() - begun
     stills = peer_ffmpeg.stills(film, seconds, keep=KEPT)
     manifest = load_manifest(model)
     pixels, convert_s = _convert(stills.kept, manifest.spec)
     classifier = registry.open_classifier(manifest, threads=threads, max_batch=max(BATCHES))
     best = min((speed(classifier, pixels, batch) for batch in BATCHES), key=lambda found: found.cpu_ms)
     return Parts(
-        demux_ms=1e3 * demux_s / read.seconds,
+        demux_ms=1e3 * read.spent_s / read.seconds,
         decode_ms=1e3 * fmean(stills.spent_s),
         convert_ms=1e3 * convert_s,
         engine_ms=best.cpu_ms,
@@ -165,13 +171,20 @@ def _noise(manifest: Manifest) -> NDArray[np.float32]:
 
 
 def _main(what: str, *given: str) -> dict[str, Any]:
-    """The JSON of one of the two programs."""
-    programs: dict[str, Callable[..., dict[str, Any]]] = {"film": _film, "engine": _engine}
+    """The JSON of one of the programs."""
+    programs: dict[str, Callable[..., dict[str, Any]]] = {"film": _film, "demux": _demux, "engine": _engine}
     return programs[what](*given)
 
 
 def _film(film: str, seconds: str, model: str, threads: str) -> dict[str, Any]:
     return asdict(alone(film, float(seconds), model, int(threads)))
+
+
+def _demux(url: str, seconds: str) -> dict[str, Any]:
+    from pipeline.backends import peer_ffmpeg
+
+    read = peer_ffmpeg.demux(url, float(seconds))
+    return {"demux_ms": 1e3 * read.spent_s / read.seconds}
 
 
 def _engine(model: str, engine: str, threads: str, batches: str) -> dict[str, Any]:

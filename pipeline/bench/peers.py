@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from pipeline import engines
@@ -47,6 +48,7 @@ def measure(
     film: Path, *, seconds: float, every_s: float, model: str, start_up: bool, say: Say
 ) -> list[Cost]:
     """Every peer on the first ``seconds`` of the film, taking (where it chooses) a picture every ``every_s``.
+    Each is measured once, whichever sections of a report want it.
 
     ``start_up`` False: without what it costs to start, as for a program that runs for ever."""
     costs = []
@@ -66,6 +68,7 @@ def _less(cost: Cost, start: Cost) -> Cost:
     return replace(cost, cpu_s=cost.cpu_s - start.cpu_s)
 
 
+@cache
 def opencv(film: Path, seconds: float, every_s: float, model: str) -> Cost:
     """The loop that reads every picture and scores one every ``every_s`` with ONNX Runtime."""
     manifest = load_manifest(model)
@@ -77,6 +80,7 @@ def opencv(film: Path, seconds: float, every_s: float, model: str) -> Cost:
     return _cost("OpenCV loop", command, note)
 
 
+@cache
 def keyframes(film: Path, seconds: float, every_s: float, model: str) -> Cost:
     """libavcodec on the keyframes."""
     command = child.python("pipeline.backends.peer_ffmpeg", "keyframes", film, str(seconds))
@@ -87,6 +91,7 @@ def keyframes(film: Path, seconds: float, every_s: float, model: str) -> Cost:
     )
 
 
+@cache
 def everything(film: Path, seconds: float, every_s: float, model: str) -> Cost:
     """libavcodec on every picture."""
     command = child.python("pipeline.backends.peer_ffmpeg", "full", film, str(seconds))

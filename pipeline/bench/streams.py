@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,11 +18,13 @@ from pipeline.flow.sample import SamplingRules
 Kind = Literal["realtime", "rtsp"]
 
 FEW, FEW_S = 4, 10.0
-"""So many streams for so many seconds give the base of memory. One alone would leave to the others what is
-paid once: the engine's larger batches, a second decoder."""
+"""So many streams for so many seconds, or for as long as the run itself, give the base of memory. One alone
+would leave to the others what is paid once: the engine's larger batches, a second decoder."""
 WARM_S, WARM_SHARE = 15.0, 0.25
 PEER_S = 60.0
 """Film that parts and peers are measured on, at most."""
+READ_S = 20.0
+"""A live stream is read so long to know what reading one costs."""
 TRIES = 16
 
 
@@ -61,6 +63,8 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
         path, seconds=seconds, every_s=max_gap_s, model=options.model, start_up=False, say=say
     )
     with _urls(path, options.kind) as (url, server_pid):
+        if options.kind == "rtsp":
+            alone = replace(alone, demux_ms=parts.measure_reading(url(path), min(READ_S, seconds)))
         few = _few(url(path), server_pid, options, say)
 
         def run(count: int) -> Finding:
@@ -97,7 +101,7 @@ def _few(url: str, server_pid: int | None, options: Options, say: Say) -> Few | 
     count = FEW if options.find_limit else min(FEW, options.count - 1)
     if count < 1:
         return None
-    streams = Streams([url] * count, options.model, FEW_S, 0.0, server_pid)
+    streams = Streams([url] * count, options.model, min(FEW_S, options.seconds), 0.0, server_pid)
     return Few(count, service.watch(streams, say).memory_mb)
 
 

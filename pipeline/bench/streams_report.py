@@ -16,6 +16,8 @@ from pipeline.bench.report import Bars, Cell, Lines, Plot, Section, Table, film_
 OURS = "framewarden run"
 WHOLE = 0.99
 """Share of the stream-seconds that must have been screened for costs to be compared."""
+READING = {"realtime": "demux", "rtsp": "reading RTSP with libavformat"}
+"""What the limit's first part is."""
 QUIET = 0.1
 """Cores that others may use in a window that still counts as quiet."""
 
@@ -40,7 +42,7 @@ def section(
         *_carried(best, broken, find_limit=find_limit),
         judge.stops(broken or shown, _shares(broken or shown, alone), cores()),
         _window(shown),
-        *_costs(shown, others, limit_ms),
+        *_costs(shown, others, limit_ms, kind),
         *([files.bound(shares)] if shown.screened >= WHOLE else []),
     ]
     if shown.flagged:
@@ -128,13 +130,14 @@ def _groups(broken: Finding | None) -> list[Table]:
     return [Table(titles, rows, f"{broken.streams} streams by priority")]
 
 
-def _costs(shown: Finding, others: Sequence[Cost], limit_ms: float) -> list[str]:
+def _costs(shown: Finding, others: Sequence[Cost], limit_ms: float, kind: str) -> list[str]:
     stream_seconds = shown.streams * shown.seconds
     by_process = ", ".join(f"{name} {1e3 * s / stream_seconds:.2f}" for name, s in shown.used_s.items())
     says = [
         f"{shown.streams} streams used {shown.cores:.2f} cores: {shown.ms:.1f} ms of CPU a stream-second, "
-        f"{shown.ms / limit_ms:.2f} times the limit of {limit_ms:.1f} ms (demux, keyframes, conversion and "
-        f"engine, each alone), at which {1e3 * cores() / limit_ms:.0f} streams would fill {cores()} cores. "
+        f"{shown.ms / limit_ms:.2f} times the limit of {limit_ms:.1f} ms ({READING[kind]}, keyframes, "
+        f"conversion and engine, each alone), at which {1e3 * cores() / limit_ms:.0f} streams would fill "
+        f"{cores()} cores. "
         "The limit decodes keyframes as the service does: H.264 from "
         f"{UNFILTERED_WIDTH} pixels of width on is not deblocked; the peers deblock. "
         f"By process, ms a stream-second: {by_process}."
