@@ -6,20 +6,32 @@ beside and moved into place."""
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import cache_folder
 from pipeline.engines import Verification
-from pipeline.errors import ModelError
+from pipeline.errors import DiskError
 from pipeline.manifest import Manifest
 
+log = logging.getLogger(__name__)
+
 REPORT = "report.json"
+DIFFERS = {
+    "weights": "other weights",
+    "preprocess": "another conversion of pictures",
+    "runtime": "{was} (here: {now})",
+    "target": "{was} (here: {now})",
+    "recipe": "another recipe",
+}
+"""What is said of an engine whose key differs from the wanted one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,27 @@ def accepted(key: Key, file: str) -> Path | None:
     return min(found)[1] if found else None
 
 
+def stale(key: Key) -> str:
+    """What the newest engine of this model, kind and precision was built for, when that is not what is wanted
+    here; "" when it is, and when there is none."""
+    here = built(f"{key.model}-{key.engine}-{key.precision}")
+    if not here:
+        return ""
+    newest, _ = max(here, key=lambda one: one[1])
+    was, now = _read(key.folder().parent / newest / REPORT).get("key"), asdict(key)
+    if not isinstance(was, dict):
+        return "something unknown (its report cannot be read)"
+    differs = [
+        said.format(was=was.get(name), now=now[name])
+        for name, said in DIFFERS.items()
+        if was.get(name) != now[name]
+    ]
+    most = was.get("max_batch")
+    if isinstance(most, int) and most < key.max_batch:
+        differs.append(f"batches of up to {most} (here: {key.max_batch})")
+    return ", ".join(differs)
+
+
 def built(model: str) -> frozenset[tuple[str, int]]:
     """The engines of a model that lie here, and when each was put there."""
     found = set()
@@ -102,7 +135,7 @@ def _read(place: Path) -> dict[str, Any]:
 def keep(key: Key, files: dict[str, bytes], found: Verification, more: dict[str, Any]) -> Path:
     """Put a built engine and its report in place; the folder.
 
-    :raises ModelError: the folder cannot be written."""
+    :raises DiskError: the folder cannot be written; what was there before is there still."""
     folder = key.folder()
     text = (
         json.dumps(
@@ -114,15 +147,18 @@ def keep(key: Key, files: dict[str, bytes], found: Verification, more: dict[str,
     )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
-        for name, data in files.items():
-            (made / name).write_bytes(data)
-        (made / REPORT).write_text(text, encoding="utf-8")
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        os.replace(made, folder)
+        with _beside(folder) as made:
+            for name, data in files.items():
+                (made / name).write_bytes(data)
+            (made / REPORT).write_text(text, encoding="utf-8")
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            os.replace(made, folder)
     except OSError as error:
-        raise ModelError(f"engine cache {folder}: cannot be written: {error.strerror}") from error
+        raise DiskError(
+            f"engine cache {folder}: cannot be written: {error.strerror}; free some space there, or name "
+            "another folder by XDG_CACHE_HOME"
+        ) from error
     return folder
 
 
@@ -132,13 +168,22 @@ def timings(runtime: str, target: str) -> Path:
 
 
 def put(place: Path, data: bytes) -> None:
-    """Write a file of the cache: whole, or not at all.
-
-    :raises ModelError: it cannot be written."""
+    """Write a file of the cache: whole, or not at all. It only saves time: that it cannot be written is
+    logged."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".new-", delete=False) as file:
-            file.write(data)
-        os.replace(file.name, place)
+        with _beside(place) as made:
+            (made / place.name).write_bytes(data)
+            os.replace(made / place.name, place)
     except OSError as error:
-        raise ModelError(f"cache {place}: cannot be written: {error.strerror}") from error
+        log.warning("cache %s: cannot be written: %s; it is done without", place, error.strerror)
+
+
+@contextmanager
+def _beside(place: Path) -> Iterator[Path]:
+    """A new folder beside ``place``; gone at the end, if it is still there."""
+    made = Path(tempfile.mkdtemp(dir=place.parent, prefix=".new-"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

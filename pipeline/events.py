@@ -14,9 +14,10 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.flow.classify import ModelInfo
+from pipeline.flow.coverage import Cause
 from pipeline.flow.segment import Segment
 from pipeline.schema import models
-from pipeline.schema.models import Cause, StreamState, json_schema
+from pipeline.schema.models import StreamState, json_schema
 from pipeline.schema.records import (
     MAX_BYTES,
     NO_CLOCK,

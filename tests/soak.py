@@ -86,7 +86,7 @@ def soak(asked: argparse.Namespace) -> Soak:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="framewarden-soak-")))
         (folder / "redis").mkdir()
-        server = RedisServer(folder / "redis", {})
+        server = RedisServer(folder / "redis", {"requirepass": "kept"})
         server.start()
         stack.callback(server.kill)
         troupe = Troupe(folder)

@@ -1,21 +1,31 @@
 """Engines that are built: quantized graphs, plans, the cache, and which of them are used."""
 
 import importlib
+import os
+import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from pipeline import engine_build, engine_cache, engines
-from pipeline.backends import classify_openvino, registry
+from pipeline.backends import classify_openvino, onnx_graph, registry
 from pipeline.engine_build import Judge
 from pipeline.engine_cache import Key
 from pipeline.engines import Verification
-from pipeline.errors import ModelError
+from pipeline.errors import DiskError, ModelError
 from pipeline.manifest import Manifest
 from pipeline.material import Chosen, Material, calibration, choose, near
 from tests.fixtures.own_model import ACCEPTS, colours, judge_of, write_manifest
 from tests.fixtures.tiny_onnx import mean_colour_model
+
+RIGHT = Verification("mine", "tensorrt-f16", "onnxruntime-f32", 1000, 0.3, 1.0, 0.0, 0.0, 0.05)
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +140,24 @@ def test_a_graph_for_int8_has_signed_symmetric_quantization_as_tensorrt_wants_it
     assert all(point.dtype == np.int8 and not point.any() for point in points)
 
 
+def test_tensorrts_int8_is_calibrated_with_the_same_pictures_as_the_cpus(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[bytes]] = []
+    quantized = onnx_graph.quantized
+
+    def heard(model: Any, feeds: onnx_graph.Feeds, *, symmetric: bool) -> Any:
+        seen.append([batch.tobytes() for batch in feeds()])
+        return quantized(model, feeds, symmetric=symmetric)
+
+    monkeypatch.setattr(onnx_graph, "quantized", heard)
+    engine_build.build_int8(judge, 1, print)
+    engine_build.prepared(judge, "int8")
+    for_cpu, for_gpu = seen
+    assert len(for_cpu) == engine_build.CALIBRATION_FRAMES / engine_build.BATCH
+    assert for_gpu == for_cpu
+
+
 def test_a_verification_tells_decisions_apart_at_both_thresholds(mine: Manifest) -> None:
     wanted = np.array([[0.1, 0.59], [0.79, 0.2], [0.3, 0.3], [0.95, 0.1]], np.float32)
     found = wanted + np.array([[0, 0.02], [0.02, 0], [0.02, 0.02], [0, 0]], np.float32)
@@ -151,10 +179,9 @@ def plan_key(manifest: Manifest, most: int, target: str = "T4 sm_75") -> Key:
 
 
 def test_a_plan_for_greater_batches_serves_smaller_ones_but_not_the_other_way_round(mine: Manifest) -> None:
-    right = Verification("mine", "tensorrt-f16", "onnxruntime-f32", 1000, 0.3, 1.0, 0.0, 0.0, 0.05)
     keys = {most: plan_key(mine, most) for most in (4, 8, 16, 32)}
     for most in (8, 16):
-        engine_cache.keep(keys[most], {"model.plan": b"plan"}, right, {})
+        engine_cache.keep(keys[most], {"model.plan": b"plan"}, RIGHT, {})
     found = {most: engine_cache.accepted(key, "model.plan") for most, key in keys.items()}
     assert found[4] == found[8] == keys[8].folder() / "model.plan"
     assert found[16] == keys[16].folder() / "model.plan"
@@ -163,21 +190,23 @@ def test_a_plan_for_greater_batches_serves_smaller_ones_but_not_the_other_way_ro
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("name", "other", "said"),
     [
-        {"weights": "1" * 64},
-        {"engine": "tensorrt-rtx"},
-        {"precision": "int8"},
-        {"runtime": "tensorrt 10.16, driver 13000"},
-        {"target": "Tesla T4 sm_76"},
-        {"recipe": "2"},
+        ("weights", "1" * 64, "other weights"),
+        ("engine", "tensorrt-rtx", ""),  # of another kind there is none
+        ("precision", "int8", ""),
+        (
+            "runtime",
+            "tensorrt 11.4, driver 13000",
+            "tensorrt 10.16, driver 12020 (here: tensorrt 11.4, driver 13000)",
+        ),
+        ("target", "Tesla T4 sm_76", "Tesla T4 sm_75 (here: Tesla T4 sm_76)"),
+        ("recipe", "2", "another recipe"),
     ],
-    ids=lambda other: next(iter(other)),
 )
 def test_a_plan_is_for_its_weights_engine_precision_versions_and_gpu_only(
-    mine: Manifest, other: dict[str, str]
+    mine: Manifest, name: str, other: str, said: str
 ) -> None:
-    right = Verification("mine", "tensorrt-f16", "onnxruntime-f32", 1000, 0.3, 1.0, 0.0, 0.0, 0.05)
     about = {
         "weights": "0" * 64,
         "engine": "tensorrt",
@@ -193,9 +222,39 @@ def test_a_plan_is_for_its_weights_engine_precision_versions_and_gpu_only(
             mine, about["weights"], about["engine"], about["precision"], max_batch=16, **named
         )
 
-    engine_cache.keep(key(**about), {"model.plan": b"plan"}, right, {})
+    engine_cache.keep(key(**about), {"model.plan": b"plan"}, RIGHT, {})
     assert engine_cache.accepted(key(**about), "model.plan") is not None
-    assert engine_cache.accepted(key(**{**about, **other}), "model.plan") is None
+    assert engine_cache.stale(key(**about)) == ""
+    assert engine_cache.accepted(key(**about | {name: other}), "model.plan") is None
+    assert engine_cache.stale(key(**about | {name: other})) == said
+
+
+def test_of_engines_that_do_not_fit_the_newest_is_told_of(mine: Manifest) -> None:
+    wanted = plan_key(mine, 16)
+    for age, target in enumerate(("T4 sm_75", "L4 sm_89", "A10 sm_86")):
+        place = engine_cache.keep(plan_key(mine, 8, target), {"model.plan": b"plan"}, RIGHT, {})
+        os.utime(place / engine_cache.REPORT, (1e9 - age, 1e9 - age))
+    assert engine_cache.stale(wanted) == "batches of up to 8 (here: 16)"
+    (plan_key(mine, 8).folder() / engine_cache.REPORT).unlink()
+    assert engine_cache.stale(wanted) == "L4 sm_89 (here: T4 sm_75), batches of up to 8 (here: 16)"
+    (plan_key(mine, 8, "L4 sm_89").folder() / engine_cache.REPORT).write_text("torn")
+    assert engine_cache.stale(wanted) == "something unknown (its report cannot be read)"
+
+
+@pytest.mark.skipif(
+    "int8" not in classify_openvino.available_precisions(), reason="this processor has no int8 of its own"
+)
+def test_an_int8_of_another_version_is_named_with_what_to_do_and_not_used(mine: Manifest) -> None:
+    key = classify_openvino.int8_key(mine)
+    engine_cache.keep(replace(key, runtime="openvino 2020.1"), {classify_openvino.GRAPH: b"graph"}, RIGHT, {})
+    said = f"openvino 2020.1 (here: {key.runtime})"
+    build = "framewarden engine build mine --engine openvino --precision int8"
+    with pytest.raises(ModelError, match=re.escape(f"was built here for {said}: {build}")):
+        registry.open_classifier(mine, engine="openvino-int8", threads=1, max_batch=8)
+    with capture_logs() as logs:
+        assert registry.open_classifier(mine, threads=1, max_batch=8).info.engine != "openvino-int8"
+    about = {"model": "mine", "engine": "openvino-int8", "built_for": said, "cure": build}
+    assert logs == [{"event": "engine.stale", "log_level": "warning", **about}]
 
 
 def test_what_a_build_found_of_kernels_is_kept_for_this_version_and_kind_of_gpu() -> None:
@@ -206,6 +265,42 @@ def test_what_a_build_found_of_kernels_is_kept_for_this_version_and_kind_of_gpu(
     assert list(place.parent.iterdir()) == [place]
     assert place != engine_cache.timings("tensorrt 11.4", "sm_75")
     assert place != engine_cache.timings("tensorrt 10.16", "sm_89")
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process may grow beyond 100 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_costs_no_build_what_is_only_remembered(caplog: pytest.LogCaptureFixture) -> None:
+    place = engine_cache.timings("tensorrt 10.16", "sm_75")
+    engine_cache.put(place, b"first")
+    with full_disk():
+        engine_cache.put(place, bytes(1000))
+    assert caplog.messages == [f"cache {place}: cannot be written: File too large; it is done without"]
+    assert place.read_bytes() == b"first"
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_an_engine_that_finds_no_room_is_an_error_of_the_disk_and_the_one_before_stays(
+    mine: Manifest,
+) -> None:
+    key = plan_key(mine, 8)
+    place = engine_cache.keep(key, {"model.plan": b"plan"}, RIGHT, {})
+    with (
+        full_disk(),
+        pytest.raises(DiskError, match="cannot be written: File too large; free some space there"),
+    ):
+        engine_cache.keep(key, {"model.plan": bytes(1000)}, RIGHT, {})
+    assert (place / "model.plan").read_bytes() == b"plan"
+    assert engine_cache.accepted(key, "model.plan") == place / "model.plan"
+    assert list(place.parent.iterdir()) == [place]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

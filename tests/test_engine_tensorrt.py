@@ -2,12 +2,15 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
-from pipeline import engines
+from pipeline import engine_cache, engines
 from pipeline.backends import (
     build_tensorrt,
     classify_onnxruntime,
@@ -15,6 +18,7 @@ from pipeline.backends import (
     onnx_graph,
     registry,
 )
+from pipeline.engines import Verification
 from pipeline.errors import BackendError, ConfigError, ModelError
 from pipeline.flow.resize import Colour, convert
 from pipeline.manifest import Manifest
@@ -72,6 +76,63 @@ def test_without_a_gpu_its_classifiers_say_so_before_they_touch_their_engines(mi
     for engine in ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda"):
         with pytest.raises(BackendError, match=r"the GPU failed to open a stream|needs CuPy"):
             registry.open_classifier(mine, engine=engine, threads=1, max_batch=4)
+
+
+T4 = {"name": b"Tesla T4", "major": 7, "minor": 5}
+RIGHT = Verification("mine", "tensorrt-rtx-f16", "onnxruntime-f32", 1000, 0.3, 1.0, 0.0, 0.0, 0.05)
+
+
+@pytest.fixture
+def on_a_t4(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What CuPy says of a GPU and its driver; the driver may be set anew."""
+    runtime = SimpleNamespace(getDeviceProperties=lambda gpu: T4, driverGetVersion=lambda: 12020)
+    cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+    monkeypatch.setattr(classify_tensorrt, "load_cupy", lambda: cupy)
+    return runtime
+
+
+def kept(manifest: Manifest, precision: str) -> None:
+    """A plan that was built with what is here now."""
+    key = classify_tensorrt.key(manifest, "tensorrt-rtx", precision, 16)
+    engine_cache.keep(key, {classify_tensorrt.PLAN: b"plan"}, RIGHT, {})
+
+
+def chosen(manifest: Manifest) -> str:
+    """The precision of the plan that ``run`` would load."""
+    return classify_tensorrt._kept(manifest, "tensorrt-rtx", None, 0, 16)[1]
+
+
+def test_a_plan_that_fits_no_longer_is_an_error_that_says_why_and_what_to_do(
+    mine: Manifest, on_a_t4: SimpleNamespace
+) -> None:
+    version = f"tensorrt-rtx {build_tensorrt.load('tensorrt-rtx').__version__}"
+    build = "framewarden engine build mine --engine tensorrt-rtx --precision fp16 --max-batch 16 --out"
+    with pytest.raises(ModelError, match=f"none for batches of 16 was built .* tensorrt-rtx: {build}"):
+        chosen(mine)
+    kept(mine, "f16")
+    assert chosen(mine) == "f16"
+    on_a_t4.driverGetVersion = lambda: 13000
+    said = f"built for {version}, driver 12020 (here: {version}, driver 13000)"
+    with pytest.raises(ModelError, match=re.escape(f"no plan fits: tensorrt-rtx-f16 was {said}: {build}")):
+        chosen(mine)
+
+
+def test_a_slower_plan_that_fits_is_used_and_the_faster_one_that_does_not_is_logged(
+    mine: Manifest, on_a_t4: SimpleNamespace
+) -> None:
+    kept(mine, "f16")
+    on_a_t4.driverGetVersion = lambda: 13000
+    kept(mine, "f32")
+    with capture_logs() as logs:
+        assert chosen(mine) == "f32"
+    (said,) = logs
+    assert (said["event"], said["model"], said["engine"]) == ("engine.stale", "mine", "tensorrt-rtx-f16")
+    assert "driver 12020 (here: " in said["built_for"]
+    assert "--precision fp16" in said["cure"]
+    kept(mine, "f16")
+    with capture_logs() as logs:
+        assert chosen(mine) == "f16"
+    assert logs == []
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "fp32"])

@@ -1,8 +1,10 @@
 """The events: their shape is published, and does not change by accident."""
 
 import json
+import re
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -23,8 +25,10 @@ from pipeline.events import (
     segment_event,
     stream_event,
 )
+from pipeline.flow import segment_rules
+from pipeline.flow.coverage import Cause
 from pipeline.schema.examples import GOLDEN, LIVE, MODEL, SCHEMA, SEGMENT, examples, texts
-from pipeline.schema.models import AnyEnvelope
+from pipeline.schema.models import AnyEnvelope, Reason
 from tests.fixtures.events import segment
 
 NOW = 1_795_428_000.120
@@ -86,6 +90,17 @@ def test_the_schema_refuses_what_is_not_an_event(path: tuple[str, ...], value: o
     place[path[-1]] = value
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema()).validate(example)
+
+
+def test_the_documents_name_every_cause_of_a_gap() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "how-it-works.md").read_text()
+    named = text.partition("with its cause: ")[2].partition(".")[0]
+    assert re.findall("`(.+?)`", named) == list(get_args(Cause))
+
+
+def test_the_schema_allows_every_reason_for_which_a_segment_is_closed() -> None:
+    given = {reason for some in get_args(segment_rules.Reason) for reason in get_args(some)}
+    assert set(get_args(Reason)) == given
 
 
 def test_the_schema_misses_no_key_that_the_design_names() -> None:

@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 ACL = (
     "ACL SETUSER {user} on >PASSWORD resetkeys ~{prefix}:segments ~{prefix}:health resetchannels -@all +ping"
-    " +xreadgroup +xack +xautoclaim +xclaim +xpending +xrange +xgroup|create +client|setname +client|setinfo"
+    " +xreadgroup +xack +xautoclaim +xclaim +xpending +xrange +xgroup|create +client|setname"
     ' clearselectors "(+xadd ~{prefix}:dlq)"'
 )
 """The rights that a consumer needs, for ``redis-cli``: it can write dead letters, and no events."""

@@ -92,6 +92,7 @@ def open_client(settings: RedisSettings, on_connect: Callable[[Any], None] | Non
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
         "client_name": "framewarden",
+        "driver_info": None,  # two answers fewer to wait for: one that loads its data gives few
     }
     if scheme.startswith("rediss"):
         options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}

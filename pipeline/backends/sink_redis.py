@@ -23,7 +23,7 @@ GROUP = "review"
 ACL = (
     "ACL SETUSER {user} on >PASSWORD resetkeys ~{prefix}:* resetchannels -@all +ping +info +multi +exec"
     " +xadd +xrange +xtrim +xpending +xinfo|stream +xinfo|groups +xgroup|create +memory|usage"
-    " +client|setname +client|setinfo"
+    " +client|setname"
 )
 """The rights that the sink needs, as a command for ``redis-cli``."""
 OPERATOR_ACL = ACL + " +xlen +xdel"
@@ -289,6 +289,14 @@ class RedisSink:
                     except redis.ResponseError as exc:
                         if "WRONGTYPE" in str(exc):
                             raise
+        if not refused:
+            with mapped(self.url):
+                try:
+                    self._client.pipeline(transaction=True).xrange(key, "0", "0", count=1).execute()
+                except redis.ResponseError as exc:  # what is in the transaction was allowed above
+                    if "EXEC" not in str(exc) and "permission" not in str(exc):
+                        raise
+                    refused += ["MULTI", "EXEC"]
         if refused:
             rights = ACL.format(user="USER", prefix=self.settings.prefix)
             raise RedisDownError(

@@ -18,6 +18,7 @@ from pipeline.errors import (
     SourceEnded,
     SourceError,
     SourceNotFound,
+    SourceNoVideo,
     SourceRefused,
     SourceUnsupported,
 )
@@ -27,6 +28,7 @@ from pipeline.masking import mask_url
 
 _TARGET = re.compile(rb"#EXT-X-TARGETDURATION:\s*(\d{1,4})")
 _PLAYLIST = b"#EXTM3U"
+_PLAYED = (b"#EXTINF", b"#EXT-X-STREAM-INF")
 _NAMING = (b"#EXT-X-STREAM-INF", b"#EXT-X-I-FRAME-STREAM-INF", b"#EXT-X-MEDIA:")
 
 
@@ -72,6 +74,7 @@ class Http:
         self._first.fill()
         self.seekable = self._first.ranges
         if self._first.is_playlist:
+            self._first.check_named()
             self._admit_playlist(self._first, self._first.plain_url)
         return self._first
 
@@ -166,6 +169,14 @@ class HttpFile:
     def names_playlists(self) -> bool:
         """Whether this is a playlist of playlists, just filled."""
         return self.is_playlist and any(tag in self._ahead for tag in _NAMING)
+
+    def check_named(self) -> None:
+        """:raises SourceNoVideo: this playlist, just filled, names neither segments nor streams."""
+        if not any(tag in self._ahead for tag in _PLAYED):
+            raise SourceNoVideo(
+                f"{mask_url(self._url)}: its playlist names no segment (#EXTINF) and no stream "
+                "(#EXT-X-STREAM-INF) to play; give the address of one that does"
+            )
 
     def fill(self) -> None:
         """Connect and read the first bytes.

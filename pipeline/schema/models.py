@@ -9,27 +9,17 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from pipeline.flow.coverage import Cause
+from pipeline.flow.segment_rules import State
+from pipeline.flow.source import Kind
+
 SEGMENT: Final = "framewarden.segment.v1"
 COVERAGE: Final = "framewarden.coverage.v1"
 STREAM: Final = "framewarden.stream.v1"
 
-State = Literal["open", "update", "closed"]
 Reason = Literal["ended", "end_of_stream", "stream_lost", "max_length", "shutdown", "policy_change"]
-Cause = Literal[
-    "overload",
-    "late",
-    "corrupt",
-    "disconnected",
-    "stalled",
-    "not_started",
-    "worker_lost",
-    "no_keyframe",
-    "unsupported",
-    "quarantined",
-]
 StreamState = Literal["connected", "stalled", "lost", "recovered", "ended", "failed", "quarantined"]
 Clock = Literal["sender", "arrival", "none"]
-Kind = Literal["live", "file"]
 
 Text = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(ge=0)]

@@ -8,7 +8,8 @@ from typing import Any
 import uuid_utils
 
 from pipeline.errors import ConfigError
-from pipeline.schema.models import SEGMENT, Clock, Kind
+from pipeline.flow.source import Kind
+from pipeline.schema.models import SEGMENT, Clock
 
 MAX_BYTES = 64 * 1024
 _NAMED_BYTES = 20 * 1024  # id and tenant appear twice in an event; the rest of it is under 8 KiB

@@ -11,7 +11,10 @@ from pipeline.service.state import OnEvent, close_left_open
 
 
 class Records:
-    """Closes what dead workers left open, then says the rest. ``error``: why nothing is accepted now."""
+    """Closes what dead workers left open, then says the rest. ``error``: why nothing is accepted now.
+
+    What waits is a few events a stream at most: while there is an ``error``, a stream with events here goes
+    to no worker, quarantine's time is not told (one event says it later), and no new config is taken."""
 
     def __init__(self, outbox: Outbox, on_event: OnEvent) -> None:
         self.outbox = outbox

@@ -208,7 +208,7 @@ class Roster:
             assert job.keeper is not None
             if now >= job.retry_at:
                 self.release(job)
-            else:
+            elif not self._records.error:
                 self._records.accept(job.keeper.tick())
 
     # ---- orders -------------------------------------------------------------------------------------------

@@ -102,8 +102,9 @@ def run_service(
 
 
 def _follow(reloader: Reloader, supervisor: Supervisor) -> None:
-    """Read the config again when that is due, and do what it says."""
-    if not reloader.due(time.monotonic(), watch=supervisor.config.reload == "watch"):
+    """Read the config again when that is due, and do what it says; not while the outbox takes nothing, for
+    each time events of the streams that leave would join those that wait."""
+    if supervisor.error or not reloader.due(time.monotonic(), watch=supervisor.config.reload == "watch"):
         return
     change = reloader.change(supervisor.config, plan.check_models)
     if change is not None:

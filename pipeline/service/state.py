@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline import events
 from pipeline.config import Config, Stream
-from pipeline.errors import ConfigError, FramewardenError
+from pipeline.errors import ConfigError, DiskError
 from pipeline.events import Event
 from pipeline.flow.source import Kind
 from pipeline.masking import mask_text
@@ -48,10 +48,6 @@ def failed_event(config: Config, stream: Stream, kind: Kind, reason: str) -> Eve
     return events.stream_event(
         context_of(stream, kind, config), state="failed", now=time.time(), reason=mask_text(reason)
     )
-
-
-class DiskError(FramewardenError):
-    """The disk of the state folder is full, read-only or failing: a later start may go well."""
 
 
 @contextlib.contextmanager

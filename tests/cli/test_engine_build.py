@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipeline.backends import registry
 from tests.cli.command import framewarden
+from tests.fixtures.own_model import ACCEPTS, colours, write_manifest
+from tests.fixtures.tiny_onnx import mean_colour_model
 
 BUILD = ("engine", "build", "open-nsfw")
 
@@ -54,6 +57,24 @@ def test_a_plan_is_verified_only_where_its_engine_runs(tmp_path: Path) -> None:
     asked = ("open-nsfw", "--plan", "x.plan", "--engine", "tensorrt-rtx")
     found = framewarden("engine", "verify", *asked, cwd=tmp_path)
     assert (found.code, "engine: tensorrt-rtx: cannot be used here: NVIDIA driver" in found.err) == (2, True)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line_and_no_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would only be remembered is left out; the engine itself has nowhere to go."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    mean_colour_model(tmp_path / "mine.onnx")
+    write_manifest(tmp_path, tolerance=ACCEPTS)
+    (tmp_path / "pictures").mkdir()
+    for number, colour in enumerate(colours()):
+        Image.fromarray(colour).save(tmp_path / "pictures" / f"{number}.png")
+    asked = ("engine", "build", "mine.yaml", "--pictures", "pictures", "--frames", "50")
+    found = framewarden(*asked, cwd=tmp_path)
+    assert found.code == 1, found.err
+    (line,) = [line for line in found.err.splitlines() if line.startswith("framewarden: error: ")]
+    assert "engine cache /dev/null/" in line
+    assert "cannot be written: Not a directory; free some space there" in line
 
 
 def test_a_plan_needs_a_file_to_be_written_to(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,9 @@ def pixels(picture: Picture) -> np.ndarray:
     return np.asarray(surface.to_ndarray(format="rgb48le" if surface.format.bits_per_pixel > 24 else "rgb24"))
 
 
+@cache
 def truth(path: Path) -> list[np.ndarray]:
-    """The same file through FFmpeg's own way of demuxing and decoding."""
+    """The same file through FFmpeg's own way of demuxing and decoding; only to be read."""
     with av.open(str(path)) as container:
         return [pixels(Picture(0, 0, 0, 0, 0, frame)) for frame in container.decode(video=0)]
 

@@ -6,8 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -19,6 +17,7 @@ from pipeline.backends.redis_embedded import attach, server_binary, start
 from pipeline.backends.sink_redis import RedisSink
 from pipeline.errors import ConfigError, SinkError
 from tests.fixtures.events import segment
+from tests.fixtures.redis import until
 
 OWNER = """
 import sys
@@ -37,12 +36,6 @@ def owner(state_dir: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         text=True,
     )
-
-
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about"
 
 
 def test_the_server_comes_from_the_virtual_environment() -> None:

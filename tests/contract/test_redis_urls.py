@@ -1,8 +1,6 @@
 """The other ways to Redis, with real servers: TLS, Sentinel, a cluster, and the errors of each."""
 
 import re
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,14 +11,8 @@ from pipeline.backends.sink_redis import RedisSink
 from pipeline.client import Consumer, read
 from pipeline.errors import ConfigError
 from tests.fixtures.events import gap, segment
-from tests.fixtures.redis import RedisFactory, RedisServer
+from tests.fixtures.redis import RedisFactory, RedisServer, until
 from tests.fixtures.tls import HOUR, Authority, terminated
-
-
-def until(true: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about"
 
 
 def refusal(settings: RedisSettings) -> RedisDownError:
@@ -34,8 +26,8 @@ def refusal(settings: RedisSettings) -> RedisDownError:
 
 def test_tls_with_an_authority_of_ones_own(redis_server: RedisServer, tmp_path: Path) -> None:
     own = Authority(tmp_path)
-    with terminated(redis_server.port, own.context()) as port:
-        url = f"rediss://127.0.0.1:{port}/0"
+    with terminated(redis_server.port, own.context()) as tls:
+        url = f"rediss://127.0.0.1:{tls.port}/0"
         sink = RedisSink(RedisSettings(url, ca=str(own.ca)))
         assert sink.connect() == []
         sink.publish("segments", [event := segment()])
@@ -66,8 +58,8 @@ def test_a_certificate_that_is_not_right_is_refused_with_the_reason_and_the_cure
 ) -> None:
     own, other = Authority(tmp_path), Authority(tmp_path, "somebody else")
     ca = {"own": str(own.ca), "other": str(other.ca), "": None}[known]
-    with terminated(redis_server.port, own.context(host, valid)) as port:
-        error = refusal(RedisSettings(f"rediss://user:c4nary@127.0.0.1:{port}/0", ca=ca))
+    with terminated(redis_server.port, own.context(host, valid)) as tls:
+        error = refusal(RedisSettings(f"rediss://user:c4nary@127.0.0.1:{tls.port}/0", ca=ca))
         assert error.reason == "tls"
         assert re.search(says, str(error)), str(error)
         assert "check redis.tls.ca, the host name and the certificate's dates" in str(error)

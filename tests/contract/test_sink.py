@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -127,26 +128,67 @@ def test_a_wrong_password_is_told_apart_and_never_shown(redis_factory: RedisFact
     no_password.close()
 
 
-def test_the_documented_rights_are_enough_and_each_of_them_is_needed(redis_server: RedisServer) -> None:
-    command = ACL.format(user="framewarden", prefix="framewarden").replace("PASSWORD", "secret")
-    url = redis_server.url.replace("//", "//framewarden:secret@")
-    with redis_server.client() as client:
-        client.execute_command(*command.split())
-        sink = RedisSink(RedisSettings(url))
-        assert sink.connect() == []
-        sink.publish("segments", [segment()])
-        sink.publish("health", [gap()])
+@pytest.mark.parametrize("password", ["", "kept"])
+def test_a_server_that_reads_its_data_is_said_to_be_loading(
+    redis_factory: RedisFactory, password: str
+) -> None:
+    """It answers four times while it does so: asking it how it is must not come after that."""
+    server = redis_factory(requirepass=password)
+    sink = RedisSink(RedisSettings(server.url))
+    with (
+        server.loading(keys=4096, key_us=1000),
+        pytest.raises(RedisDownError, match="comes back by itself") as caught,
+    ):
+        sink.connect()
+    sink.close()
+    assert caught.value.reason == "loading"
+
+
+def permitted(server: RedisServer, rights: str) -> tuple[list[str], int]:
+    """All that the sink does, as a user with these rights: the warnings, and how much was trimmed by size."""
+    url = server.url.replace("//", "//framewarden:secret@")
+    with server.client() as client, closing(RedisSink(RedisSettings(url))) as sink:
+        client.execute_command(*rights.split())
+        warnings = sink.connect()
+        ids = sink.publish("segments", [segment(), segment()])
         assert sink.topic("segments") is not None
+        assert set(sink.entries("segments", ids[0], ids[1])) == set(ids)
         assert sink.acknowledged("segments") == "0-0"
-        sink.trim("segments", older_than_s=0.0, max_bytes=10)
-        sink.close()
-        client.execute_command("ACL", "SETUSER", "framewarden", "-xadd", "-xtrim")
-        sink = RedisSink(RedisSettings(url))
-        with pytest.raises(RedisDownError, match=r"XADD framewarden:segments.*XTRIM.*\+xadd") as caught:
-            sink.connect()
-        sink.close()
-        assert caught.value.reason == "permission"
-        assert client.xlen("framewarden:segments") == 1
+        client.xreadgroup("review", "a", {"framewarden:segments": ">"})
+        client.xack("framewarden:segments", "review", *ids)
+        return warnings, sink.trim("segments", older_than_s=60.0, max_bytes=10)
+
+
+RIGHTS = ACL.format(user="framewarden", prefix="framewarden").replace("PASSWORD", "secret")
+EACH = [word for word in RIGHTS.split() if word.startswith("+")]
+
+
+def test_the_documented_rights_are_enough(redis_server: RedisServer) -> None:
+    assert permitted(redis_server, RIGHTS) == ([], 1)
+
+
+@pytest.mark.parametrize("right", EACH)
+def test_without_any_one_of_the_documented_rights_something_is_refused(
+    redis_server: RedisServer, right: str
+) -> None:
+    """Or left out, as trimming by size is without ``+memory``."""
+    rights = RIGHTS.replace(f" {right}", "")
+    if right == "+memory|usage":
+        assert permitted(redis_server, rights) == ([], 0)
+        return
+    with pytest.raises(RedisDownError) as caught:
+        permitted(redis_server, rights)
+    assert caught.value.reason == "permission"
+
+
+def test_missing_rights_are_named_on_connecting_with_the_command_that_gives_them(
+    redis_server: RedisServer,
+) -> None:
+    with pytest.raises(RedisDownError, match=r"XADD framewarden:segments.*XTRIM.*\+xadd") as caught:
+        permitted(redis_server, RIGHTS + " -xadd -xtrim")
+    assert caught.value.reason == "permission"
+    with redis_server.client() as client:
+        assert client.xlen("framewarden:segments") == 0
 
 
 def test_nobody_listening_is_refused_at_once() -> None:

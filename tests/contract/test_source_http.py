@@ -114,6 +114,32 @@ def test_a_playlist_that_names_something_else_is_refused(hls: HttpServer, named:
     assert text.startswith(hls.url("list.m3u8").replace("list.m3u8", ""))
 
 
+@pytest.mark.parametrize("kind", ["AUDIO", "VIDEO"])
+def test_a_playlist_that_gives_no_video_for_what_it_names_is_refused_for_that(
+    kind: str, hls: HttpServer
+) -> None:
+    """Its ``EXT-X-MEDIA`` is on another host."""
+    (hls.folder / "master.m3u8").write_text(
+        f'#EXTM3U\n#EXT-X-MEDIA:TYPE={kind},GROUP-ID="a",NAME="x",DEFAULT=YES,URI="http://192.0.2.1/a.m3u8"\n'
+        f'#EXT-X-STREAM-INF:BANDWIDTH=90000,{kind}="a"\nlist.m3u8\n'
+    )
+    text = refusal(hls.url("master.m3u8"), errors.SourceRefused)
+    assert "leads to http://192.0.2.1/a.m3u8" in text
+    assert "add '192.0.2.1' to sources.hosts" in text
+    assert [path for path, _, _ in hls.asked] == ["/master.m3u8"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['#EXT-X-MEDIA:TYPE=VIDEO,GROUP-ID="v",NAME="a",DEFAULT=YES,URI="list.m3u8"\n', "#EXT-X-ENDLIST\n", ""],
+    ids=["alternatives alone", "no segment", "nothing"],
+)
+def test_a_playlist_that_names_nothing_to_play_is_told_as_such(text: str, hls: HttpServer) -> None:
+    (hls.folder / "list.m3u8").write_text(f"#EXTM3U\n{text}")
+    said = refusal(hls.url("list.m3u8"), errors.SourceNoVideo)
+    assert "names no segment (#EXTINF) and no stream (#EXT-X-STREAM-INF)" in said
+
+
 def test_a_playlist_may_not_name_another_host(hls: HttpServer, http_servers: Servers) -> None:
     other = http_servers()
     elsewhere = f"http://localhost:{other.server_port}/part0.ts"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from tests.faults.absence import AWAY
 from tests.faults.cells import INVARIANTS
+from tests.faults.certificates import CERTIFICATES
 from tests.faults.redis_scene import REDIS_FAULTS
 from tests.faults.sources import SOURCE_FAULTS
 
@@ -41,17 +42,14 @@ ASSERTED: dict[str, tuple[str, tuple[str, ...]]] = {
     },
     REDIS + "test_a_server_that_takes_two_seconds": ("Redis: slow", CARRIED),
 }
-_ALONE = "judged on the file alone: it takes a crash, which no running service outlives"
+_WHOLE = ("coverage", "nothing left", "others")
 NOT_ASKED: dict[tuple[str, str], str] = {
-    (fault, invariant): _ALONE
-    for fault in ("Disk: torn last page (what it still held)", "Disk: damaged database (what it still held)")
-    for invariant in ("coverage", "nothing left", "others")
-} | {
-    (
-        "Disk: read-only",
-        invariant,
-    ): "judged on the outbox alone: to strike what is open takes a remount by root"
-    for invariant in ("coverage", "nothing left", "others")
+    (f"Disk: {fault}", invariant): f"judged on the outbox alone: {why}"
+    for fault, why in {
+        "torn last page (what it still held)": "it takes a crash, which no running service outlives",
+        "read-only": "a disk cannot be remounted so while a service has files open on it for writing (EBUSY)",
+    }.items()
+    for invariant in _WHOLE
 }
 """Cells that cannot be, and why: shown as such, never as green."""
 NOT_ASKED[AWAY, "others"] = "all streams share the outbox: at its limit each waits, as its coverage says"
@@ -70,7 +68,9 @@ FILES = (
 def faults() -> list[str]:
     """The rows, in order."""
     redis = [f"Redis: {name.replace('_', ' ')}" for name in REDIS_FAULTS]
-    return list(dict.fromkeys([*SOURCE_FAULTS, *redis, *(fault for fault, _ in ASSERTED.values())]))
+    return list(
+        dict.fromkeys([*SOURCE_FAULTS, *redis, *CERTIFICATES, *(fault for fault, _ in ASSERTED.values())])
+    )
 
 
 def asserted_by(nodeid: str) -> Iterator[tuple[str, str]]:

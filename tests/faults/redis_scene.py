@@ -1,9 +1,9 @@
-"""The same running service, its Redis behind a proxy: faults of Redis and of the disk."""
+"""The same running service, its Redis behind a proxy: faults of Redis."""
 
-import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from pipeline.client import read
 from pipeline.events import Event
 from tests.faults.scene import CALM, Moment, Service, closed, delivered
 from tests.faults.sources import Troupe
-from tests.fixtures.lifecycle import worker_pids
 from tests.fixtures.proxy import Proxy, proxied
 from tests.fixtures.redis import RedisServer, free_port, until
 
@@ -117,23 +116,19 @@ def read_only(stage: Stage) -> int:
 
 
 def loading(stage: Stage) -> int:
-    with stage.server.client() as client:
-        pipe = client.pipeline(transaction=False)
-        for number in range(6000):
-            pipe.set(f"filler:{number}", "x")
-        pipe.execute()
-    stage.server.kill()
-    stage.server.start(loaded=False, key_load_delay="1000")
-    return stage.down("loading", "timeout")  # it answers only now and then while it loads
+    with stage.server.loading():
+        return stage.down("loading")
 
 
 def password_changed(stage: Stage) -> int:
+    """Rotated, and rotated back; counted is how often the old one was refused."""
     with stage.server.client() as client:
+        client.config_resetstat()
         client.config_set("requirepass", "rotated")
         client.client_kill_filter(_type="normal", skipme=True)
-        struck = stage.down("auth")
-        client.config_set("requirepass", "")
-    return struck
+        stage.down("auth")
+        client.config_set("requirepass", stage.server.password)
+        return int(client.info("errorstats")["errorstat_WRONGPASS"]["count"])
 
 
 def cut_before_the_reply(stage: Stage) -> int:
@@ -176,39 +171,6 @@ def slow(stage: Stage) -> int:
     return stage.proxy.struck["latency"]
 
 
-def _limit_files(stage: Stage, most: int) -> None:
-    """No file of the service may grow beyond ``most`` bytes: as on a full disk."""
-    for pid in (stage.service.pid, *worker_pids(stage.service.pid)):
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
-
-
-def full_disk(stage: Stage) -> int:
-    """For some seconds the outbox can take nothing."""
-    refused = len(stage.service.command.errors)
-    _limit_files(stage, 1000)
-
-    def said() -> int:
-        return sum("full" in line or "disk" in line for line in stage.service.command.errors[refused:])
-
-    try:
-        until(said, 30, lambda: "nobody says that the disk is full")
-        return said()
-    finally:
-        _limit_files(stage, resource.RLIM_INFINITY)
-
-
-def deleted_outbox(stage: Stage) -> int:
-    """While Redis is away, so that it holds what nobody else has."""
-    stage.server.kill()
-    stage.down("lost", "refused")
-    folder = stage.service.folder / "state"
-    stage.service.each([CALM[0]], closed(time.time()), 30, "a closed segment while Redis is away")
-    for suffix in ("", "-wal", "-shm"):
-        (folder / f"outbox.sqlite{suffix}").unlink()
-    stage.server.start()
-    return 1
-
-
 REDIS_FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
@@ -216,11 +178,6 @@ REDIS_FAULTS: dict[str, Fault] = {
         swallowed, reset, half_closed, unreachable, slow,
     )
 }  # fmt: skip
-DISK_FAULTS: dict[str, Fault] = {"full": full_disk, "deleted outbox": deleted_outbox}
-STAGE_FAULTS = {f"Redis: {name.replace('_', ' ')}": fault for name, fault in REDIS_FAULTS.items()} | {
-    f"Disk: {name}": fault for name, fault in DISK_FAULTS.items()
-}
-QUICK = ("Redis: killed", "Redis: emptied", "Redis: cut before the reply", "Disk: deleted outbox")
 
 
 @dataclass
@@ -247,11 +204,10 @@ class RedisScene:
     stderr: str
 
 
-def play(folder: Path, server: RedisServer, faults: list[str]) -> RedisScene:
+def play(folder: Path, server: RedisServer, faults: Mapping[str, Fault]) -> RedisScene:
     """These faults, one after the other, while two streams go on."""
     with proxied(server.port) as proxy:
-        chosen = {name: STAGE_FAULTS[name] for name in faults}
-        return perform(folder, f"redis://127.0.0.1:{proxy.port}/0", server, proxy, chosen)
+        return perform(folder, server.url_at(proxy.port), server, proxy, faults)
 
 
 def perform(
@@ -261,22 +217,29 @@ def perform(
     proxy: Proxy,
     faults: Mapping[str, Fault],
     streams: Sequence[str] = CALM,
+    ca: Path | None = None,
     **keys: Any,
 ) -> RedisScene:
-    """The service on ``url``; ``server`` and ``proxy`` are what the faults strike. ``keys`` are of its
-    config."""
+    """The service on ``url``, trusting ``ca``; ``server`` and ``proxy`` are what the faults strike. ``keys``
+    are of its config."""
     troupe = Troupe(folder)
     try:
+        if ca is not None:
+            keys["redis"] = {"url": url, "tls": {"ca": str(ca)}}
         service = Service(folder, {name: troupe.camera().url for name in streams}, url, **keys)
         try:
-            return _acts(Stage(service, server, proxy), faults, url)
+            return _acts(
+                Stage(service, server, proxy), faults, partial(read, url, ca=str(ca) if ca else None)
+            )
         finally:
             service.kill()
     finally:
         troupe.close()
 
 
-def _acts(stage: Stage, faults: Mapping[str, Fault], url: str) -> RedisScene:
+def _acts(
+    stage: Stage, faults: Mapping[str, Fault], published: Callable[[], Iterable[tuple[str, Event]]]
+) -> RedisScene:
     service = stage.service
     unready = service.each(list(CALM), closed(), 60, "a first closed segment")
     assert not unready, service.command.stderr[-3000:]
@@ -286,7 +249,7 @@ def _acts(stage: Stage, faults: Mapping[str, Fault], url: str) -> RedisScene:
         acts,
         code,
         service.events(),
-        [event for _, event in read(url)],
+        [event for _, event in published()],
         service.command.stderr,
     )
 

@@ -6,21 +6,34 @@ faults on the publisher alone, quicker and with more events."""
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from tests.faults.absence import AWAY, absent
 from tests.faults.cells import INVARIANTS, full, left, note, off_by, others
+from tests.faults.certificates import CERTIFICATES, certificates
+from tests.faults.disk_faults import DISK_FAULTS
 from tests.faults.failover import CLUSTER, SENTINEL, cluster, sentinel
 from tests.faults.matrix import NOT_ASKED
-from tests.faults.redis_scene import BACK_S, QUICK, STAGE_FAULTS, Act, RedisScene, play
+from tests.faults.redis_scene import BACK_S, REDIS_FAULTS, Act, RedisScene, play
 from tests.faults.scene import MAX_GAP_S
 from tests.fixtures.history import compare
 from tests.fixtures.redis import RedisFactory, RedisServer
 
+Performance = Callable[[Path, RedisFactory], RedisScene]
+STAGE_FAULTS = {f"Redis: {name.replace('_', ' ')}": fault for name, fault in REDIS_FAULTS.items()} | {
+    f"Disk: {name}": fault for name, fault in DISK_FAULTS.items()
+}
+QUICK = ("Redis: killed", "Redis: emptied", "Redis: cut before the reply", "Disk: deleted outbox")
 FAULTS = tuple(STAGE_FAULTS) if full() else QUICK
-SCENES = {SENTINEL: sentinel, CLUSTER: cluster, AWAY: absent}
+SCENES: dict[Performance, tuple[str, ...]] = {
+    sentinel: (SENTINEL,),
+    cluster: (CLUSTER,),
+    absent: (AWAY,),
+    certificates: CERTIFICATES,
+}
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -29,10 +42,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisScene]:
     """The service through all the faults."""
     folder = tmp_path_factory.mktemp("faults")
     (folder / "redis").mkdir()
-    server = RedisServer(folder / "redis", {})
+    server = RedisServer(folder / "redis", {"requirepass": "kept"})
     server.start()
     try:
-        yield play(folder, server, list(FAULTS))
+        yield play(folder, server, {name: STAGE_FAULTS[name] for name in FAULTS})
     finally:
         server.kill()
 
@@ -46,20 +59,22 @@ def test_delivery_when(
 
 
 @pytest.mark.skipif(not full(), reason="by make faults; tests/service has them with the publisher alone")
-@pytest.mark.parametrize("fault", SCENES)
+@pytest.mark.parametrize("performance", SCENES, ids=lambda one: str(one.__name__))
 def test_delivery_goes_on_after(
-    fault: str,
+    performance: Performance,
     redis_factory: RedisFactory,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    scene = SCENES[fault](tmp_path, redis_factory)
+    scene = performance(tmp_path, redis_factory)
     failed = []
-    for invariant in (one for one in INVARIANTS if (fault, one) not in NOT_ASKED):
+    for fault, invariant in product(SCENES[performance], INVARIANTS):
+        if (fault, invariant) in NOT_ASKED:
+            continue
         try:
             note(record_property, fault, invariant, partial(judge, scene, fault, invariant))
         except AssertionError as error:
-            failed.append(f"{invariant}: {error}")
+            failed.append(f"{fault}, {invariant}: {error}")
     assert not failed
 
 

@@ -33,12 +33,22 @@ from tests.fixtures.lifecycle import (
     worker_pids,
     write_config,
 )
+from tests.fixtures.own_model import write_manifest
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.service import Command, film
+from tests.fixtures.tiny_onnx import mean_colour_model
 
 Start = Callable[..., Command]
+Keys = dict[str, Any]
 RESTART_S = 5.0
 """Beside other tests, on a machine that may be too busy for that: twice what the first start took."""
+
+
+@pytest.fixture
+def keys(tmp_path: Path, redis_server: RedisServer) -> Keys:
+    """Of every config here: a model that is loaded at once and flags every picture, and a real Redis."""
+    mean_colour_model(tmp_path / "mine.onnx", bias=(9.0, 0.0, 0.0))
+    return {"model": str(write_manifest(tmp_path)), "redis": {"url": redis_server.url}}
 
 
 def looping(name: str) -> dict[str, Any]:
@@ -53,16 +63,14 @@ def started(command: Command, *streams: str, times: int = 1) -> bool:
 
 
 def test_a_crash_costs_its_worker_a_moment_and_the_other_workers_nothing(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+    framewarden: Start, tmp_path: Path, keys: Keys
 ) -> None:
     """Streams 1 and 3 share a worker, 2 and 4 the other one. The decoder of 1 crashes once."""
     film(tmp_path / "bad.mp4", 4, size=(320, ODD_ROWS))
     names = ("bad.mp4", "other.mp4", "beside.mp4", "another.mp4")
     for name in names[1:]:
         film(tmp_path / name, 30, size=(320, 240))
-    settings = write_config(
-        tmp_path / "run.yaml", [looping(n) for n in names], workers=2, redis={"url": redis_server.url}
-    )
+    settings = write_config(tmp_path / "run.yaml", [looping(n) for n in names], workers=2, **keys)
     command = framewarden("run", settings, "--json", env=plant(tmp_path / "planted", CRASHING))
     command.wait_for(lambda c: started(c, "bad", "other", "beside", "another"))
     before = worker_pids(command.process.pid)
@@ -85,7 +93,7 @@ def test_a_crash_costs_its_worker_a_moment_and_the_other_workers_nothing(
 
 
 def test_a_stream_that_crashes_three_workers_is_set_apart_until_a_reload(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+    framewarden: Start, tmp_path: Path, keys: Keys
 ) -> None:
     film(tmp_path / "bad.mp4", 4, size=(320, ODD_ROWS))
     film(tmp_path / "good.mp4", 30, size=(320, 240))
@@ -93,7 +101,7 @@ def test_a_stream_that_crashes_three_workers_is_set_apart_until_a_reload(
         tmp_path / "run.yaml",
         [looping("bad.mp4"), looping("good.mp4")],
         workers=1,
-        redis={"url": redis_server.url},
+        **keys,
     )
     env = plant(tmp_path / "planted", CRASHING)
     armed = arm(tmp_path / "planted", "always")
@@ -115,7 +123,7 @@ def test_a_stream_that_crashes_three_workers_is_set_apart_until_a_reload(
 
 
 def test_a_stream_that_is_always_in_decoding_is_not_blamed_for_another_one_s_crash(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+    framewarden: Start, tmp_path: Path, keys: Keys
 ) -> None:
     film(tmp_path / "bad.mp4", 4, size=(320, ODD_ROWS))
     film(tmp_path / "busy.mp4", 4, size=(320, ODD_ROWS + 2))
@@ -123,7 +131,7 @@ def test_a_stream_that_is_always_in_decoding_is_not_blamed_for_another_one_s_cra
         tmp_path / "run.yaml",
         [looping("busy.mp4"), looping("bad.mp4")],
         workers=1,
-        redis={"url": redis_server.url},
+        **keys,
         shutdown_s=2,
     )
     env = plant(tmp_path / "planted", CRASHING_BESIDE_BUSY)
@@ -141,15 +149,15 @@ def test_a_stream_that_is_always_in_decoding_is_not_blamed_for_another_one_s_cra
     "fault", [CRASHING, CRASHING_CONVERSION], ids=["in the decoder", "in the conversion"]
 )
 def test_a_file_that_crashes_screen_is_known_by_its_thread(
-    fault: str, framewarden: Start, tmp_path: Path
+    fault: str, framewarden: Start, tmp_path: Path, keys: Keys
 ) -> None:
     """Only it is tried again alone, and has failed after its second crash; the others never were in
     question."""
     bad = film(tmp_path / "bad.mp4", 4, size=(320, ODD_ROWS))
-    good = [film(tmp_path / f"good{n}.mp4", 8, (2.0, 5.0), size=(320, 240)) for n in range(3)]
+    good = [film(tmp_path / f"good{n}.mp4", 8, size=(320, 240)) for n in range(3)]
     env = plant(tmp_path / "planted", fault)
     arm(tmp_path / "planted", "always")
-    command = framewarden("screen", good[0], bad, *good[1:], "--json", env=env)
+    command = framewarden("screen", good[0], bad, *good[1:], "--model", keys["model"], "--json", env=env)
     assert command.end(90) == 1
     states = {path: [s for s in ("ended", "failed") if of(command, str(path), s)] for path in [bad, *good]}
     assert states == {bad: ["failed"]} | {path: ["ended"] for path in good}
@@ -159,12 +167,12 @@ def test_a_file_that_crashes_screen_is_known_by_its_thread(
 
 
 def test_a_file_that_crashes_three_workers_fails_a_run_that_waits_for_its_files(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+    framewarden: Start, tmp_path: Path, keys: Keys
 ) -> None:
     film(tmp_path / "bad.mp4", 4, size=(320, ODD_ROWS))
-    film(tmp_path / "good.mp4", 8, (2.0, 5.0), size=(320, 240))
+    film(tmp_path / "good.mp4", 8, size=(320, 240))
     streams = [{"id": name, "url": f"{name}.mp4"} for name in ("bad", "good")]
-    settings = write_config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
+    settings = write_config(tmp_path / "run.yaml", streams, **keys)
     env = plant(tmp_path / "planted", CRASHING)
     arm(tmp_path / "planted", "always")
     command = framewarden("run", settings, "--json", "--exit-at-end", env=env)
@@ -176,15 +184,15 @@ def test_a_file_that_crashes_three_workers_fails_a_run_that_waits_for_its_files(
 
 
 def test_a_file_of_a_folder_that_crashes_workers_fails_alone(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+    framewarden: Start, tmp_path: Path, keys: Keys
 ) -> None:
     """In the demuxer: no decode call is marked then, but it is known who was reading."""
     folder = tmp_path / "uploads"
     folder.mkdir()
     bad = film(folder / "a.mp4", 4, size=(320, ODD_ROWS))
-    good = film(folder / "b.mp4", 8, (2.0, 5.0), size=(320, 240))
+    good = film(folder / "b.mp4", 8, size=(320, 240))
     streams = [{"id": "uploads", "url": "uploads"}]
-    settings = write_config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
+    settings = write_config(tmp_path / "run.yaml", streams, **keys)
     env = plant(tmp_path / "planted", CRASHING_DEMUXER)
     arm(tmp_path / "planted", "always")
     command = framewarden("run", settings, "--json", "--exit-at-end", env=env)
@@ -197,10 +205,10 @@ def test_a_file_of_a_folder_that_crashes_workers_fails_alone(
 
 
 def test_what_a_quarantined_stream_loses_is_said_when_the_run_ends(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+    framewarden: Start, tmp_path: Path, keys: Keys
 ) -> None:
     film(tmp_path / "bad.mp4", 4, size=(320, ODD_ROWS))
-    settings = write_config(tmp_path / "run.yaml", [looping("bad.mp4")], redis={"url": redis_server.url})
+    settings = write_config(tmp_path / "run.yaml", [looping("bad.mp4")], **keys)
     env = plant(tmp_path / "planted", CRASHING)
     arm(tmp_path / "planted", "always")
     command = framewarden("run", settings, "--json", env=env)
@@ -215,11 +223,11 @@ def test_what_a_quarantined_stream_loses_is_said_when_the_run_ends(
 
 @pytest.mark.parametrize("fault", [HANGING_ENGINE, HASTY], ids=["inference", "process"])
 def test_a_wedged_worker_is_killed_and_started_again(
-    fault: str, framewarden: Start, redis_server: RedisServer, tmp_path: Path
+    fault: str, framewarden: Start, tmp_path: Path, keys: Keys
 ) -> None:
     """Its inference thread never comes back from the engine; or the whole process is stopped."""
-    film(tmp_path / "cam.mp4", 30, (1.0, 30.0), size=(320, 240))
-    settings = write_config(tmp_path / "run.yaml", [looping("cam.mp4")], redis={"url": redis_server.url})
+    film(tmp_path / "cam.mp4", 30, size=(320, 240))
+    settings = write_config(tmp_path / "run.yaml", [looping("cam.mp4")], **keys)
     command = framewarden("run", settings, "--json", env=plant(tmp_path / "planted", fault))
     command.wait_for(lambda c: bool(of(c, "cam", "open")))
     (pid,) = worker_pids(command.process.pid)
@@ -240,13 +248,11 @@ def test_a_wedged_worker_is_killed_and_started_again(
 
 
 def test_sigterm_to_the_whole_group_closes_and_delivers_everything(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path, keys: Keys
 ) -> None:
     """As a service manager does it: the workers get the signal, too, and leave the decision to the run."""
-    film(tmp_path / "cam.mp4", 30, (0.0, 30.0), size=(320, 240))
-    settings = write_config(
-        tmp_path / "run.yaml", [looping("cam.mp4")], redis={"url": redis_server.url}, shutdown_s=6
-    )
+    film(tmp_path / "cam.mp4", 30, size=(320, 240))
+    settings = write_config(tmp_path / "run.yaml", [looping("cam.mp4")], **keys, shutdown_s=6)
     command = framewarden("run", settings, "--json", own_group=True)
     command.wait_for(lambda c: bool(of(c, "cam", "open")))
     began = time.monotonic()
@@ -262,15 +268,13 @@ def test_sigterm_to_the_whole_group_closes_and_delivers_everything(
 
 
 def test_a_stop_keeps_its_deadline_with_a_stuck_decoder_and_without_redis(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path, keys: Keys
 ) -> None:
     """What cannot be delivered is in the outbox: the open segment's end, and every account."""
     film(tmp_path / "stuck.mp4", 4, size=(320, ODD_ROWS))
-    film(tmp_path / "cam.mp4", 30, (0.0, 30.0), size=(320, 240))
+    film(tmp_path / "cam.mp4", 30, size=(320, 240))
     streams = [looping("cam.mp4"), looping("stuck.mp4")]
-    settings = write_config(
-        tmp_path / "run.yaml", streams, redis={"url": redis_server.url}, shutdown_s=5, workers=1
-    )
+    settings = write_config(tmp_path / "run.yaml", streams, **keys, shutdown_s=5, workers=1)
     command = framewarden("run", settings, "--json", env=plant(tmp_path / "planted", HANGING_DECODER))
     command.wait_for(lambda c: bool(of(c, "cam", "open")))
     redis_server.kill()
@@ -289,11 +293,10 @@ def test_a_stop_keeps_its_deadline_with_a_stuck_decoder_and_without_redis(
 
 
 def test_a_run_that_ends_before_its_worker_was_ready_accounts_for_its_streams(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+    framewarden: Start, tmp_path: Path, keys: Keys
 ) -> None:
     film(tmp_path / "cam.mp4", 4, size=(320, 240))
-    redis = {"url": redis_server.url}
-    settings = write_config(tmp_path / "run.yaml", [looping("cam.mp4")], redis=redis, shutdown_s=1)
+    settings = write_config(tmp_path / "run.yaml", [looping("cam.mp4")], **keys, shutdown_s=1)
     command = framewarden("run", settings, "--json", "--for", "0.2")
     assert command.end() == 0, command.stderr
     (end,) = of(command, "cam", "ended")
@@ -301,15 +304,11 @@ def test_a_run_that_ends_before_its_worker_was_ready_accounts_for_its_streams(
     assert row(snapshot(tmp_path, lambda s: s["state"] == "ended"), "cam")["state"] == "lost"
 
 
-def test_a_second_ctrl_c_ends_everything_at_once(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
-) -> None:
+def test_a_second_ctrl_c_ends_everything_at_once(framewarden: Start, tmp_path: Path, keys: Keys) -> None:
     film(tmp_path / "stuck.mp4", 4, size=(320, ODD_ROWS))
-    film(tmp_path / "cam.mp4", 30, (0.0, 30.0), size=(320, 240))
+    film(tmp_path / "cam.mp4", 30, size=(320, 240))
     streams = [looping("cam.mp4"), looping("stuck.mp4")]
-    settings = write_config(
-        tmp_path / "run.yaml", streams, redis={"url": redis_server.url}, shutdown_s=60, workers=1
-    )
+    settings = write_config(tmp_path / "run.yaml", streams, **keys, shutdown_s=60, workers=1)
     env = plant(tmp_path / "planted", HANGING_DECODER)
     command = framewarden("run", settings, "--json", env=env, own_group=True)
     command.wait_for(lambda c: bool(of(c, "cam", "open")))
@@ -323,14 +322,12 @@ def test_a_second_ctrl_c_ends_everything_at_once(
     assert time.monotonic() - began < 2
 
 
-def test_workers_die_with_a_killed_supervisor(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
-) -> None:
+def test_workers_die_with_a_killed_supervisor(framewarden: Start, tmp_path: Path, keys: Keys) -> None:
     """Even one that is stopped, and can notice nothing."""
     for name in ("one.mp4", "two.mp4"):
         film(tmp_path / name, 30, size=(320, 240))
     streams = [looping("one.mp4"), looping("two.mp4")]
-    settings = write_config(tmp_path / "run.yaml", streams, workers=2, redis={"url": redis_server.url})
+    settings = write_config(tmp_path / "run.yaml", streams, workers=2, **keys)
     command = framewarden("run", settings, "--json")
     command.wait_for(lambda c: started(c, "one", "two"))
     workers = worker_pids(command.process.pid)

@@ -21,7 +21,7 @@ from pipeline.outbox import Outbox
 from pipeline.service import publisher as module
 from pipeline.service.publisher import Publisher
 from tests.fixtures.events import gap, segment
-from tests.fixtures.redis import RedisFactory, RedisServer
+from tests.fixtures.redis import RedisFactory, RedisServer, until
 
 KEY = "framewarden:segments"
 
@@ -48,9 +48,11 @@ def running(outbox: Outbox, server: RedisServer, **settings: str) -> Iterator[Pu
 
 
 @contextmanager
-def publishing(outbox: Outbox, options: RedisSettings) -> Iterator[Publisher]:
+def publishing(
+    outbox: Outbox, options: RedisSettings, wall: Callable[[], float] = time.time
+) -> Iterator[Publisher]:
     stop = threading.Event()
-    publisher = Publisher(outbox, lambda: RedisSink(options), stop=stop, rng=random.Random(1))
+    publisher = Publisher(outbox, lambda: RedisSink(options, wall=wall), stop=stop, rng=random.Random(1))
     thread = threading.Thread(target=publisher.run)
     thread.start()
     try:
@@ -58,13 +60,6 @@ def publishing(outbox: Outbox, options: RedisSettings) -> Iterator[Publisher]:
     finally:
         stop.set()
         thread.join()
-
-
-def until(true: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about"
-        threading.Event().wait(0.01)
 
 
 def stored(server: RedisServer, key: str = KEY) -> list[str]:
@@ -236,6 +231,43 @@ def test_what_all_have_acknowledged_goes_by_size_and_what_one_group_needs_stays(
             client.xack(KEY, group, *(redis_id for redis_id, _ in entries))
         until(lambda: client.memory_usage(KEY) < 80_000)
         assert 10 < client.xlen(KEY) < 60
+        assert publisher.state.republished == 0
+
+
+def test_what_every_group_acknowledged_goes_by_age_and_what_one_group_needs_stays(
+    outbox: Outbox, redis_server: RedisServer
+) -> None:
+    """At first everything is younger than the hour that it is kept for, then all of it is two hours old."""
+    outbox.keep_s, ahead_s, asked = 3600.0, 0.0, 0
+    events = [segment() for _ in range(6)]
+
+    def wall() -> float:
+        nonlocal asked
+        asked += 1
+        return time.time() + ahead_s
+
+    def look() -> None:
+        """Let the publisher keep house, from now on, over both topics."""
+        since = asked
+        until(lambda: asked >= since + 4)
+
+    with (
+        publishing(outbox, RedisSettings(redis_server.url), wall) as publisher,
+        redis_server.client() as client,
+    ):
+        outbox.accept(events, now=time.time())
+        assert publisher.drain(10.0)
+        client.xgroup_create(KEY, "archive", id="0")
+        for group, done in (("review", 6), ("archive", 4)):
+            entries = client.xreadgroup(group, "desk", {KEY: ">"})[0][1]
+            client.xack(KEY, group, *(redis_id for redis_id, _ in entries[:done]))
+        look()
+        assert stored(redis_server) == names(events)
+        ahead_s = 7200.0
+        look()
+        assert stored(redis_server) == names(events[4:])
+        client.xack(KEY, "archive", *(redis_id for redis_id, _ in entries[4:]))
+        until(lambda: client.xlen(KEY) == 0)
         assert publisher.state.republished == 0
 
 

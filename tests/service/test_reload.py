@@ -4,14 +4,16 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pipeline import config as configs
 from pipeline.config import Config
-from pipeline.service.change import difference
+from pipeline.service.change import Change, difference
 from pipeline.service.reload import Reloader
+from pipeline.service.run import _follow
 from tests.fixtures.lifecycle import closed, gaps, log, of, row, snapshot, worker_pids, write_config
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.service import Command, film
@@ -188,3 +190,25 @@ def test_a_file_is_read_once_it_has_been_the_same_for_a_second(tmp_path: Path) -
     reloader.ask()
     assert reloader.due(40.1, watch=False)
     assert not reloader.due(40.2, watch=False)
+
+
+def test_a_reload_waits_while_the_outbox_takes_nothing(tmp_path: Path) -> None:
+    """Each would leave events behind that wait in memory."""
+    path = write_config(tmp_path / "run.yaml", [looping("one")])
+    old, loads = configs.load(path), 0
+
+    def load() -> Config:
+        nonlocal loads
+        loads += 1
+        return configs.load(path)
+
+    followed: list[Change] = []
+    supervisor: Any = SimpleNamespace(config=old, error="the disk is full", follow=followed.append)
+    reloader = Reloader(path, load)
+    write_config(path, [looping("one"), looping("two")])
+    reloader.ask()
+    _follow(reloader, supervisor)
+    assert (loads, followed) == (0, [])
+    supervisor.error = ""
+    _follow(reloader, supervisor)
+    assert [stream.id for change in followed for stream in change.added] == ["two"]

@@ -1,6 +1,7 @@
 """When a run's streams are told to open."""
 
 import itertools
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from pipeline.config import Config
 from pipeline.outbox import Outbox
 from pipeline.service import plan
+from pipeline.service.health import DEATHS
 from pipeline.service.jobs import Job
 from pipeline.service.records import Records
 from pipeline.service.roster import Roster
+from tests.fixtures.events import segment
 
 NOW_S = 1000.0
 
@@ -26,6 +29,9 @@ class Clock(SimpleNamespace):
 
     def monotonic(self) -> float:
         return self.now_s
+
+    def time(self) -> float:
+        return 1_795_428_000.0 + self.now_s
 
 
 @pytest.fixture
@@ -79,6 +85,35 @@ def test_live_streams_open_one_after_the_other_over_as_many_gaps_as_their_starts
 @pytest.mark.usefixtures("clock")
 def test_files_open_at_once(outbox: Outbox) -> None:
     assert openings(roster(outbox, 3, files=4))[3:] == [0.0] * 4
+
+
+def test_what_waits_for_the_disk_does_not_grow_with_the_time_that_it_refuses(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two quarantined streams the time is told every minute; for 50 of them the outbox is full."""
+    monkeypatch.setattr("pipeline.service.keeper.time", clock)
+    with Outbox(tmp_path / "outbox") as outbox:
+        outbox.accept([segment()], now=1.0)
+        outbox.max_bytes = outbox.counts().bytes
+        found, jobs = roster(outbox, 2), (1, 2)
+        for number in jobs * DEATHS:
+            found.jobs[number].start_clock_s = clock.now_s
+            found.blame(found.jobs[number], None, clock.now_s)
+        records = found._records
+        assert "bring Redis back" in records.error
+        first = len(records._waiting)
+        for _ in range(50):
+            clock.now_s += 60.0
+            found.tick(clock.now_s)
+        assert len(records._waiting) == first
+        assert [found.order(found.jobs[number]) for number in jobs] == [None, None]
+        outbox.max_bytes = 100_000
+        found.tick(clock.now_s)
+        assert (records.error, records._waiting) == ("", [])
+        told = [json.loads(row.event.body) for row in outbox.pending()]
+        gaps = [one["data"] for one in told if one["type"] == "framewarden.coverage.v1"]
+        assert {gap["stream"]["id"] for gap in gaps} == {"cam-0", "cam-1"}
+        assert sum(gap["seconds"] for gap in gaps) == pytest.approx(2 * 3000.0, abs=5.0)
 
 
 def test_a_stream_that_is_told_again_keeps_its_place_and_a_late_one_does_not_wait(

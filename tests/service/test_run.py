@@ -238,7 +238,7 @@ def test_sigterm_closes_and_delivers_what_is_open(
 def test_a_source_that_is_away_costs_only_itself(
     framewarden: Start, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    film(tmp_path / "good.mp4", 10, (3.0, 6.0))
+    film(tmp_path / "good.mp4", 5, (1.0, 4.0))
     with socket.socket() as closed_port:
         closed_port.bind(("127.0.0.1", 0))
         port = closed_port.getsockname()[1]
@@ -247,8 +247,10 @@ def test_a_source_that_is_away_costs_only_itself(
             {"id": "good", "url": "good.mp4", "pace": "realtime"},
         ]
         settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
-        command = framewarden("run", settings, "--json", "--for", "14")
-        assert command.end() == 0, command.stderr
+        command = framewarden("run", settings, "--json")
+        command.wait_for(lambda c: bool(closed(c, "good")))
+        command.wait_for(lambda c: any(event["data"].get("state") == "lost" for event in c.events))
+        assert command.terminate() == 0, command.stderr
     assert len(closed(command, "good")) == 1
     lost = [e["data"] for e in command.events if e["data"]["stream"]["id"] == "away"]
     assert [data["state"] for data in lost if "state" in data] == ["lost", "ended"]
