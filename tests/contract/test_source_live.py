@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pipeline import errors
-from pipeline.backends.source_ffmpeg import FfmpegSource
-from tests.contract.test_source import RATE, SECRET, make_clip, opened, refusal
+from pipeline.backends.source_ffmpeg import FfmpegSource, open_source
+from tests.contract.test_source import RATE, SECRET, make_clip, opened, refusal, settings
 from tests.fixtures.relay import Relay
 from tests.fixtures.rtsp import RtspServer
 
@@ -42,6 +42,26 @@ def test_rtsp_gives_live_packets_and_the_sender_s_clock(served: RtspServer) -> N
     assert found[-1].time_s == pytest.approx(39 / RATE, abs=0.1)
     assert told is not None
     assert before - 5 < told < time.time() + 5
+
+
+class Rests(threading.Event):
+    """Counts how often it is waited for."""
+
+    count = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.count += 1
+        return super().wait(timeout)
+
+
+def test_rtsp_is_read_in_naps_that_lose_nothing(served: RtspServer) -> None:
+    """A reader that woke up for each network packet would spend a quarter of its time on that."""
+    stop = Rests()
+    with open_source(settings(served.url("clip.mp4", loop=True), kind="live"), stop=stop) as source:
+        stop.count = 0
+        found = list(islice(source, 40))
+    assert 5 <= stop.count <= 40
+    assert [b.time_s - a.time_s for a, b in pairwise(found)] == pytest.approx([1 / RATE] * 39, abs=0.02)
 
 
 def test_a_server_that_hangs_up_is_an_end_and_can_be_opened_again(served: RtspServer) -> None:

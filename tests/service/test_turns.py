@@ -153,3 +153,47 @@ def test_a_live_keyframe_that_is_too_old_or_finds_no_slot_is_not_decoded() -> No
             decoder.still(_key(4.0, now - 2.0))
         assert decoder.still(_key(6.0, now)) is not None
     assert made.decoded == [0.0, 6.0]
+
+
+class Slow(Endless):
+    """Takes 50 ms for a picture, and notes how old its keyframe was when it began."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ages: list[float] = []
+
+    def still(self, packet: Packet) -> Picture:
+        self.ages.append(time.monotonic() - packet.arrived)
+        threading.Event().wait(0.05)
+        return super().still(packet)
+
+
+def test_twice_too_many_streams_all_get_fresh_pictures_and_none_gets_all() -> None:
+    """Twenty streams with two keyframes a second each, forty in all, on a decoder for twenty."""
+    gap_s, patience_s, streams, run_s = 0.5, 0.3, 20, 5.0
+    turns, started, missed = Turns(1, Marks(board(1))), time.monotonic(), [0] * streams
+    decoders = [Slow() for _ in range(streams)]
+
+    def camera(number: int) -> None:
+        made = decoders[number]
+        live = Live(gap_s=lambda: gap_s, patience_s=patience_s, room=lambda: True)
+        admission = Admission("cpu", turns, number, live=live, open_decoder=lambda *_: cast(Decoder, made))
+        with admission.decoder(StreamInfo("h264", 64, 64)) as decoder:
+            for frame in range(int(run_s / gap_s)):
+                arrived = started + frame * gap_s + number * gap_s / streams
+                threading.Event().wait(max(0.0, arrived - time.monotonic()))
+                try:
+                    decoder.still(_key(frame * gap_s, arrived))
+                except NoTurn:
+                    missed[number] += 1
+
+    threads = [threading.Thread(target=camera, args=(number,)) for number in range(streams)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    counts = [len(decoder.decoded) for decoder in decoders]
+    assert max(age for decoder in decoders for age in decoder.ages) < patience_s + 0.5
+    assert sum(missed) > 0
+    assert min(counts) >= 1
+    assert max(counts) <= 3 * min(counts) + 3
