@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import re
+import select
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -236,6 +239,23 @@ def test_a_child_does_not_outlive_its_block() -> None:
         assert not running.wait(0)
     assert running.usage().code != 0
     assert not Path(f"/proc/{running.pid}").exists()
+
+
+def test_a_child_does_not_outlive_a_bench_that_is_killed() -> None:
+    program = "import time; from pipeline.bench.child import Child; "
+    program += "print(Child(['sleep', '600']).pid, flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout is not None
+        pid = int(bench.stdout.readline())
+        watch = os.pidfd_open(pid)
+        bench.kill()
+        poll = select.poll()
+        poll.register(watch, select.POLLIN)
+        ended = poll.poll(20_000)
+    os.close(watch)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+    assert ended
 
 
 def test_a_familys_cpu_is_read_while_it_runs_and_keeps_what_an_ended_child_used() -> None:

@@ -3,6 +3,7 @@
 ``os.wait4`` gives the CPU time of a child and of all the descendants that were waited for, start-up included.
 What is not in it is Python's resource tracker, which outlives a ``screen`` by a moment (about 0.02 s)."""
 
+import ctypes
 import os
 import resource
 import select
@@ -20,6 +21,7 @@ from typing import Self
 
 from pipeline.errors import FramewardenError
 
+PR_SET_PDEATHSIG = 1  # sys/prctl.h
 HOME = Path(__file__).resolve().parents[2]
 """Where ``python -m pipeline`` finds this very code."""
 TERM_S = 60.0
@@ -48,8 +50,14 @@ def python(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", *map(str, arguments)]
 
 
+def _die_with_us() -> None:
+    """In the child: a bench that is killed leaves no server behind."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 class Child:
-    """A running process. As a context manager it is told to end on every way out, and killed if need be."""
+    """A running process. As a context manager it is told to end on every way out, and killed if need be; it
+    does not outlive the thread that started it."""
 
     def __init__(self, command: Sequence[str], *, out: Path | None = None) -> None:
         """``out``: a file for its stdout, which may be long; then ``out`` and ``Usage.out`` stay empty."""
@@ -58,7 +66,12 @@ class Child:
         self._started = time.monotonic()
         with out.open("wb") if out is not None else nullcontext(self._out) as stdout:
             self._process = subprocess.Popen(
-                list(command), stdin=subprocess.DEVNULL, stdout=stdout, stderr=self._err, cwd=HOME
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=self._err,
+                cwd=HOME,
+                preexec_fn=_die_with_us,
             )
         self.pid = self._process.pid
         self._watch = os.pidfd_open(self.pid)
