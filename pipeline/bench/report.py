@@ -80,6 +80,7 @@ class Report:
             "date": self.date,
             "machine": {
                 "cpu": machine.cpu,
+                "vectors": machine.vectors,
                 "cores": machine.cores,
                 "memory_gb": machine.memory_gb,
                 "system": machine.system,
@@ -97,6 +98,7 @@ class Report:
             ("command", self.repeatable),
             ("date", self.date),
             ("processor", machine.cpu),
+            ("vector instructions", machine.vectors),
             ("cores", machine.cores),
             ("memory, GB", machine.memory_gb),
             ("system", machine.system),
