@@ -117,7 +117,7 @@ class StreamScreen:
                 case End():
                     self._close(entry, now, unix)
                 case Gone():
-                    self._leave(entry, unix)
+                    self._leave(entry, unix - (now - entry.clock_s))
         if not self.results.looking:
             return False
         seen = self.results.answer(give_up=now >= self._look_until_s)
@@ -205,6 +205,7 @@ class StreamScreen:
         self._report.state("failed" if failed else "ended", unix, self._reason or end.reason, totals)
 
     def _leave(self, gone: Gone, unix: float) -> None:
+        """``unix`` is when it left: its seconds add up to that, however late it is decided."""
         self.gone = gone
         if not self._live or self.ledger() is not None:
             return
