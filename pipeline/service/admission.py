@@ -86,13 +86,25 @@ class Turns:
             yield
 
     @contextmanager
-    def alone(self, number: int, *, due_s: float = 0.0, until_s: float = math.inf) -> Iterator[None]:
-        """Stream ``number``'s turn for one keyframe by itself, whose sample is due at ``due_s``.
+    def alone(
+        self,
+        number: int,
+        *,
+        due_s: float = 0.0,
+        until_s: float = math.inf,
+        room: Callable[[], bool] = lambda: True,
+    ) -> Iterator[None]:
+        """Stream ``number``'s turn for one keyframe by itself, whose sample is due at ``due_s``, as soon as
+        there is ``room`` for its picture.
 
-        :raises NoTurn: it did not come until ``until_s``."""
+        :raises NoTurn: that was not so until ``until_s``."""
         if not self._alone.enter(due_s, until_s):
             raise NoTurn("no turn to decode it in time")
         try:
+            while not room():
+                if time.monotonic() >= until_s:
+                    raise NoTurn("no room for its picture in time")
+                time.sleep(ROOM_S)
             with self._marks.decoding(number):
                 yield
         finally:
@@ -197,14 +209,12 @@ class AdmittedDecoder:
     def still(self, packet: Packet) -> Picture | None:
         """See ``Decoder.still``. :raises NoTurn: a live keyframe would be too old when it was scored."""
         live = self._live
-        due_s, until_s = time.monotonic(), math.inf
-        if live is not None:
+        if live is None:
+            turn = self._turns.alone(self._number, due_s=time.monotonic())
+        else:
             due_s, until_s = self._sampled_s + live.gap_s(), packet.arrived + live.patience_s
-        with self._turns.alone(self._number, due_s=due_s, until_s=until_s):
-            while live is not None and not live.room():
-                if time.monotonic() >= until_s:
-                    raise NoTurn("no room for its picture in time")
-                time.sleep(ROOM_S)
+            turn = self._turns.alone(self._number, due_s=due_s, until_s=until_s, room=live.room)
+        with turn:
             self._sampled_s = packet.arrived
             return self._tried(lambda decoder: decoder.still(packet))
 
