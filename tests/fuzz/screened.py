@@ -40,7 +40,9 @@ def screen(folder: Path, films: Path, seeds: Sequence[int], tally: Tally) -> Non
         return
     seconds = (time.monotonic() - began) / len(seeds)
     if done.returncode not in CODES or "Traceback" in done.stderr:
-        text = f"exit code {done.returncode} of {list(seeds)}\n{done.stderr[-3000:]}"
+        at = done.stderr.find("Traceback")
+        shown = done.stderr[max(0, at - 300) : at + 2700] if at >= 0 else done.stderr[-3000:]
+        text = f"exit code {done.returncode} of {list(seeds)}\n{shown}"
         tally.findings.append(Finding("screen", seeds[0], "error", text))
     ends, junk = _ends(done.stdout)
     if junk:
