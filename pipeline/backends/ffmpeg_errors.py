@@ -30,6 +30,7 @@ from pipeline.masking import mask_text
 READABLE = "rtsp, rtsps, rtmp, rtmps, http, https and file"
 Lines = list[tuple[int, str, str]]
 """What FFmpeg logged: level, component, text."""
+QUIET = -8  # AV_LOG_QUIET
 _OVERSIZED = re.compile(r"Picture size (\d+x\d+) (?:exceeds specified max pixel count|is invalid)")
 _REDIRECTED = re.compile(r"Status \d+: Redirecting to (\S+)")
 _HUNG_UP = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
@@ -43,13 +44,15 @@ def silence_logs() -> None:
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
     av.logging.set_skip_repeated(False)
+    av.logging.set_libav_level(QUIET)
 
 
 class _Listeners:
     """Has FFmpeg tell only while somebody listens, in whichever thread.
 
     It has something to tell of every packet, in a call that takes the interpreter's lock only to drop the
-    line: a hundred readers would wait for each other at that. The one that does nothing takes no lock."""
+    line: a hundred readers would wait for each other at that. FFmpeg's own callback, told to be quiet, takes
+    no lock. PyAV's level stays: a thread may be on its way into PyAV's callback, which fails without one."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -66,7 +69,10 @@ class _Listeners:
     def _add(self, change: int) -> None:
         with self._lock:
             self._count += change
-            av.logging.set_level(av.logging.INFO if self._count else None)  # INFO: where a server led it
+            if self._count:
+                av.logging.set_level(av.logging.INFO)  # it tells where a server led it
+            else:
+                av.logging.restore_default_callback()
 
 
 _listening = _Listeners()
