@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pipeline.errors import SourceError
 from pipeline.flow.source import Packet
 
-EARLY_S = 0.25
+EARLY_S = 0.1
 """What is no keyframe may be given so much before it is due, in one go with others: a sleep a packet would
 cost more than reading it."""
 BURST = 64
@@ -18,7 +18,7 @@ up nobody but its own readers.
 
 A packet takes and gives back the interpreter's lock half a dozen times. Where more than a few threads want it
 they wait for each other at each of them: on two cores, 200 readers took 1.5 of them for half of what they had
-to read; two at a time they take 0.7 for all of it."""
+to read; two at a time they take 0.8 for all of it."""
 _reading = threading.Semaphore(READERS)
 
 
