@@ -44,9 +44,7 @@ def _open_file(path: Path, settings: SourceSettings, monotonic: Callable[[], flo
     deadline = Deadline(settings.limits.open_s, monotonic)
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS} | bounds(settings.limits)
     name = f"file:{path}"  # so that a colon in a file's name is not taken for a protocol
-    # Opened in time, but read without: a local read cannot be interrupted, and to be asked whether it should
-    # be takes the interpreter's lock.
-    waits = (timeouts(deadline)[0], None)
+    waits = timeouts(deadline)
     with map_errors(settings.shown, deadline, remote=False, limits=settings.limits) as lines:
         container = av.open(name, options=options, timeout=waits, metadata_errors="replace")
         rotation = 0

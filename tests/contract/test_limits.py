@@ -222,6 +222,22 @@ def test_a_local_file_that_is_read_too_slowly_is_given_up(tmp_path: Path) -> Non
     assert time.monotonic() - began < SECONDS
 
 
+def test_a_local_file_that_is_read_too_slowly_behind_its_first_pictures_is_given_up(tmp_path: Path) -> None:
+    """The same hole, where the film has long been opened."""
+    path = make_clip(tmp_path / "clip.mkv", pictures(450))
+    with path.open("r+b") as file:
+        data = file.read()
+        at = data.rindex(bytes.fromhex("1f43b675")) + 400
+        file.seek(at)
+        file.truncate()
+        file.seek(3 << 30)
+        file.write(data[at:])
+    began = time.monotonic()
+    with opened(path, limits=Limits(open_s=0.5)) as source, pytest.raises(errors.SourceTimeout):
+        list(source)
+    assert time.monotonic() - began < SECONDS
+
+
 # Over HTTP
 
 
