@@ -253,7 +253,6 @@ class FfmpegSource:
         packets = opened.container.demux(self._stream)
         while not self._stop.is_set():
             opened.deadline.restart(self._patience())
-            began = self._monotonic()
             try:
                 packet = next(packets, None)  # no context manager here: it would cost more than the packet
             except (av.FFmpegError, MemoryError, UnicodeError) as error:
@@ -263,7 +262,7 @@ class FfmpegSource:
             if packet is None:
                 break
             if packet.size:  # the last, empty one tells a decoder to flush; ours is told by its caller
-                waited = self._rests and self._monotonic() - began > WAITED_S
+                waited = self._rests and opened.deadline.seconds - opened.deadline.left() > WAITED_S
                 yield packet
                 if waited:
                     self._stop.wait(NAP_S)

@@ -3,7 +3,6 @@
 ``os.wait4`` gives the CPU time of a child and of all the descendants that were waited for, start-up included.
 What is not in it is Python's resource tracker, which outlives a ``screen`` by a moment (about 0.02 s)."""
 
-import ctypes
 import os
 import resource
 import select
@@ -20,8 +19,8 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.errors import FramewardenError
+from pipeline.service.process import die_with_parent
 
-PR_SET_PDEATHSIG = 1  # sys/prctl.h
 HOME = Path(__file__).resolve().parents[2]
 """Where ``python -m pipeline`` finds this very code."""
 TERM_S = 60.0
@@ -50,11 +49,6 @@ def python(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", *map(str, arguments)]
 
 
-def _die_with_us() -> None:
-    """In the child: a bench that is killed leaves no server behind."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
 class Child:
     """A running process. As a context manager it is told to end on every way out, and killed if need be; it
     does not outlive the thread that started it."""
@@ -71,7 +65,7 @@ class Child:
                 stdout=stdout,
                 stderr=self._err,
                 cwd=HOME,
-                preexec_fn=_die_with_us,
+                preexec_fn=die_with_parent,  # a bench that is killed leaves no server behind
             )
         self.pid = self._process.pid
         self._watch = os.pidfd_open(self.pid)

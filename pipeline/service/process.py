@@ -58,7 +58,8 @@ def report_crashes(path: Path) -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the supervisor ends; its successor closes what this process left open.
+    """Ask the kernel for SIGKILL when the process that started this one ends. A supervisor's successor closes
+    what a worker left open.
 
     Where the kernel cannot do that, the end of the supervisor's pipe ends the worker."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

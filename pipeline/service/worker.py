@@ -162,12 +162,14 @@ class Worker:
         engines, ready = self._inference.engines, self._inference.ready
         position = Position(self._config.sampling_of(order.stream).max_gap_s)
         instead = partial(setattr, position, "decoder") if self._config.device == "auto" else None
-        stale_s = self._config.batch.stale_s
-        live = Live(
-            gap_s=lambda: position.gap_s,
-            patience_s=TURN * stale_s,
-            room=lambda: min(engines[name].wait_s for name in names) <= SCORING * stale_s,
-        )
+        live: Live | None = None
+        if order.kind == "live":
+            stale_s = self._config.batch.stale_s
+            live = Live(
+                gap_s=lambda: position.gap_s,
+                patience_s=TURN * stale_s,
+                room=lambda: min(engines[name].wait_s for name in names) <= SCORING * stale_s,
+            )
         desk = Desk(
             number=number,
             live=order.kind == "live",
@@ -175,13 +177,7 @@ class Worker:
             reads=lambda item: self._send(Reads(number, threading.get_ident(), item)),
             left_out=order.left_out,
             pools={name: engines[name].pool for name in names},
-            admission=Admission(
-                self.plan.device,
-                self._turns,
-                number,
-                live=live if order.kind == "live" else None,
-                instead=instead,
-            ),
+            admission=Admission(self.plan.device, self._turns, number, live=live, instead=instead),
             ahead=self._ahead,
             lead=Lead(None if order.kind == "live" else FILE_LEAD),
             budget=self._budget,
