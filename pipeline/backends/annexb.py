@@ -52,7 +52,7 @@ class Framing:
 def sequence(codec: str, data: bytes) -> bytes:
     """What ``data`` (as the parser gets it) says of its sequence: size, depth, colours. Empty: nothing.
 
-    Equal bytes are the same sequence. H.264 and HEVC: the SPS; AV1: the sequence header; VP8, VP9 and MPEG-2:
+    Equal bytes are the same sequence. H.264 and HEVC: the SPS; AV1: the sequence header; VP8 and VP9:
     the size, and what else a keyframe says of it."""
     if codec in ("h264", "hevc"):
         return b"".join(unit for unit in _headers(codec, data) if _kind(codec, unit) == _SPS[codec])
@@ -60,10 +60,7 @@ def sequence(codec: str, data: bytes) -> bytes:
         return b"".join(body for kind, body in _obus(data) if kind == 1)
     if codec == "vp9":
         return _vp9_size(data)
-    if codec == "vp8":
-        return data[6:10] if data[3:6] == b"\x9d\x01\x2a" else b""
-    at = data.find(b"\0\0\1\xb3") if codec == "mpeg2video" else -1
-    return data[at + 4 : at + 8] if at >= 0 else b""
+    return data[6:10] if codec == "vp8" and data[3:6] == b"\x9d\x01\x2a" else b""
 
 
 def is_needed(codec: str, data: bytes) -> bool:
@@ -78,6 +75,30 @@ def is_needed(codec: str, data: bytes) -> bool:
     return True
 
 
+TAGGED = ("h264", "hevc")
+"""Codecs whose packets can carry a tag of ours."""
+_MESSAGE = {"h264": b"\0\0\1\x06\x05", "hevc": b"\0\0\1\x4e\x01\x05"}
+"""The start of an SEI unit with one message of user data (unregistered: ITU-T H.264 D.1.7, H.265 D.2.7)."""
+_OURS = b"framewarden tag:"
+"""In the place of the 16 bytes that tell one user's data from another's. No tag has a byte of zero, so that
+nothing has to be escaped."""
+
+
+def tagged(codec: str, data: bytes, tag: int) -> bytes:
+    """``data`` (Annex B, of ``TAGGED``) with a message before its first slice, from which a decoder's picture
+    can be traced to the packet: ``tag_of``. ``tag`` is 0 to 2**64 - 1."""
+    at = _first_slice(codec, data)
+    if at < 0:
+        return data
+    body = _OURS + b"%016x" % tag
+    return b"".join((data[:at], _MESSAGE[codec], bytes([len(body)]), body, b"\x80", data[at:]))
+
+
+def tag_of(message: bytes) -> int | None:
+    """The tag in the content of a user data message, or None: it is somebody else's."""
+    return int(message[16:32], 16) if message.startswith(_OURS) else None
+
+
 _SPS = {"h264": 7, "hevc": 33}
 
 
@@ -85,12 +106,26 @@ def _kind(codec: str, unit: bytes) -> int:
     return unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63
 
 
+def _is_slice(codec: str, unit: bytes) -> bool:
+    kind = _kind(codec, unit)
+    return 1 <= kind <= 5 if codec == "h264" else kind < 32
+
+
+def _first_slice(codec: str, data: bytes) -> int:
+    """Where the start code of the first slice begins, -1 without one."""
+    at = data.find(b"\0\0\1")
+    while 0 <= at < len(data) - 4:
+        if _is_slice(codec, data[at + 3 : at + 4]):
+            return at - (data[at - 1 : at] == b"\0")
+        at = data.find(b"\0\0\1", at + 3)
+    return -1
+
+
 def _headers(codec: str, data: bytes) -> Iterator[bytes]:
     """The units before the first slice, without start codes."""
     at = data.find(b"\0\0\1")
     while 0 <= at < len(data) - 4:
-        kind = _kind(codec, data[at + 3 : at + 4])
-        if 1 <= kind <= 5 if codec == "h264" else kind < 32:
+        if _is_slice(codec, data[at + 3 : at + 4]):
             return
         end = data.find(b"\0\0\1", at + 3)
         unit = data[at + 3 : end if end >= 0 else len(data)].rstrip(b"\0")

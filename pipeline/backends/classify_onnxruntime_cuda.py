@@ -2,6 +2,8 @@
 
 The batch is read where the pool put it. Never run on a CPU: the provider needs a GPU."""
 
+import contextlib
+import io
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,8 @@ class OnnxRuntimeCudaClassifier:
         self.thresholds: tuple[float, ...] = ()
         self._cupy = load_cupy()
         self._gpu = gpu
+        with contextlib.redirect_stdout(io.StringIO()):  # which is for machines; what is missing is told below
+            ort.preload_dlls()  # CUDA and cuDNN as pip installs them, which no loader's path names
         # TF32 would keep 10 bits of a value, and this is the f32 engine.
         self._loaded: Any = load(weights, manifest, threads, [(PROVIDER, {"device_id": gpu, "use_tf32": 0})])
         if self._loaded.session.get_providers()[0] != PROVIDER:

@@ -83,7 +83,7 @@ class NvdecDecoder:
     def decode(self, packet: Packet, *, wanted: bool = True) -> Iterable[Picture]:
         """Decodes at once; iterating gives the pictures, then raises the error if there was one.
 
-        A picture that is not ``wanted`` is not decoded if none depends on it, else decoded and not copied."""
+        A picture that is not ``wanted`` is not decoded if none depends on it, else decoded and not given."""
         self._begin()
         pictures: list[Picture] = []
         try:
@@ -218,6 +218,10 @@ class NvdecDecoder:
 
         :raises DecodeError: it is damaged. :raises SourceUnsupported: not on this GPU."""
         picture = self._judge.still(packet)
+        if picture is None and self._framing.codec != self._info.codec:
+            raise DecodeError(
+                f"{self._framing.codec} keyframe at {packet.time_s:.3f} s is damaged: it gives no picture"
+            )
         self._alone = picture is not None
         if picture is None:  # it needs others: what the source said has to do
             about = self._info.codec_parameters

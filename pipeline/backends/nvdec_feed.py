@@ -38,7 +38,7 @@ class Feed:
             self._in_flight[packet.pts] = (packet.time_s, packet.arrived)
         if len(self._in_flight) > MAX_IN_FLIGHT:
             del self._in_flight[next(iter(self._in_flight))]
-        return self._pictures(lambda: self.session.feed(data, packet.pts, wanted=wanted, after_gap=after_gap))
+        return self._pictures(lambda: self.session.feed(data, packet.pts, after_gap=after_gap))
 
     def drain(self) -> list[Picture]:
         """All that is owed; a keyframe has to start anew."""

@@ -1,8 +1,13 @@
 """One PyNvVideoCodec decoder: what it is asked, what it answers, how it fails.
 
 Its rules, each shown by a test on a fake driver: with a stream of one's own it never waits on the host; what
-one call gives is overwritten by the next, in that stream's order; frames dangle once it is gone; ``pts``
-comes back as it was; an empty packet gives all that is buffered, and it goes on at a keyframe."""
+one call gives is overwritten by the next, in that stream's order; frames dangle once it is gone; an empty
+packet gives all that is buffered, and it goes on at a keyframe.
+
+Pictures come in the order in which they are shown, but NVDEC's parser hands out the packets' timestamps in
+the order in which it was fed (seen on an H200, driver 580): with B pictures they belong to others. Messages
+inside the stream stay with their picture. So H.264 and HEVC carry the tag in one; the other codecs show a
+picture for each packet, in order."""
 
 import atexit
 import importlib
@@ -17,12 +22,13 @@ from typing import Any
 
 import av
 
+from pipeline.backends.annexb import TAGGED, tag_of, tagged
 from pipeline.backends.device_surface import DeviceSurface, semi_planar
 from pipeline.backends.nvdec_memory import DecoderMemory
 from pipeline.errors import BackendError, DecodeError, SourceNoRoom, SourceUnsupported
 from pipeline.flow.resize import Colour
 
-CODECS = {"h264": "H264", "hevc": "HEVC", "vp9": "VP9", "av1": "AV1", "vp8": "VP8", "mpeg2video": "MPEG2"}
+CODECS = {"h264": "H264", "hevc": "HEVC", "vp9": "VP9", "av1": "AV1", "vp8": "VP8"}
 FORMS = {"yuv420p": 8, "yuvj420p": 8, "nv12": 8, "yuv420p10le": 10, "p010le": 10, "yuv420p12le": 12}
 """Pixel formats (FFmpeg's names) whose pictures come out as NV12 or P016, and their bits."""
 
@@ -30,6 +36,7 @@ IDLE = 4
 """Decoders that ended sessions leave for files of the same kind: opening one costs more than a clip."""
 
 _DISCONTINUITY = 4
+_USER_DATA = 5
 _DEVICE_LOST = range(700, 800)
 _OUT_OF_MEMORY = 2
 
@@ -116,15 +123,12 @@ class Session:
         self._vendor = load_vendor()
         self._decoder: Any = None  # until the first packet
 
-    def feed(
-        self, data: bytes, tag: int, *, wanted: bool = True, after_gap: bool = False
-    ) -> list[tuple[int, DeviceSurface]]:
-        """Tag and surface of the pictures that are ready, valid until the next call. One that is not
-        ``wanted`` is decoded, but neither copied nor given."""
-        held = av.Packet(data)  # padded memory that stays until Decode returns
+    def feed(self, data: bytes, tag: int, *, after_gap: bool = False) -> list[tuple[int, DeviceSurface]]:
+        """Tag and surface of the pictures that are ready, valid until the next call."""
+        codec = self.sequence.codec
+        held = av.Packet(tagged(codec, data, tag) if codec in TAGGED else data)  # stays until Decode returns
         packet = self._vendor.PacketData()
         packet.bsl, packet.bsl_data, packet.pts = held.buffer_size, held.buffer_ptr, tag
-        packet.discardable = int(not wanted)
         if after_gap:
             packet.decode_flag = _DISCONTINUITY
         return self._decode(packet)
@@ -168,7 +172,7 @@ class Session:
         if self._decoder is None:
             return self._first(packet)
         with mapped(self._vendor, "decode"):
-            return [(int(frame.timestamp), self._surface(frame)) for frame in self._decoder.Decode(packet)]
+            return [(self._tag(frame), self._surface(frame)) for frame in self._decoder.Decode(packet)]
 
     def _first(self, packet: Any) -> list[tuple[int, DeviceSurface]]:
         """Open the decoder and feed it its first packet, with which it takes its memory.
@@ -180,7 +184,7 @@ class Session:
             with mapped(self._vendor, f"open a decoder for {about.codec} {about.width} x {about.height}"):
                 frames = decoder.Decode(packet)
         self._decoder = decoder
-        return [(int(frame.timestamp), self._surface(frame)) for frame in frames]
+        return [(self._tag(frame), self._surface(frame)) for frame in frames]
 
     def _create(self) -> Any:
         vendor, about = self._vendor, self.sequence
@@ -193,8 +197,19 @@ class Session:
                 usedevicememory=True,
                 maxwidth=0,
                 maxheight=0,
+                enableSEIMessage=int(about.codec in TAGGED),
                 latency=vendor.DisplayDecodeLatencyType.NATIVE,
             )
+
+    def _tag(self, frame: Any) -> int:
+        """Of the packet that this is the picture of; -1: none."""
+        if self.sequence.codec not in TAGGED:
+            return int(frame.timestamp)
+        # Those of pictures that were passed over come with the next one, before its own.
+        for about, message in reversed(frame.getSEIMessage() or []):
+            if about["sei_type"] == _USER_DATA and (tag := tag_of(bytes(message))) is not None:
+                return tag
+        return -1
 
     def _surface(self, frame: Any) -> DeviceSurface:
         """Both planes of a frame: rows of an even number of values, the chroma right below the luma."""

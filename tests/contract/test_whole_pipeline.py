@@ -8,14 +8,19 @@ import pytest
 
 from pipeline import status
 from tests.fixtures.service import Command, film, segments
+from tests.gpu.engines import on_gpu
 
 Start = Callable[..., Command]
 GAP_S = 0.5
 
 
-@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.needs_gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(
+    params=["cpu auto", *(pytest.param(f"gpu {one}", marks=pytest.mark.needs_gpu) for one in on_gpu())]
+)
+def place(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Device and engine."""
+    device, engine = request.param.split()
+    return device, engine
 
 
 @pytest.mark.parametrize("plan", ["keyframes", "full"])
@@ -23,13 +28,14 @@ def device(request: pytest.FixtureRequest) -> str:
     ("codec", "pixel_format"), [("libx264", "yuv420p"), ("libx265", "yuv420p10le")], ids=["h264", "hevc-10"]
 )
 def test_what_is_shown_is_flagged_when_it_is_shown(
-    framewarden: Start, tmp_path: Path, device: str, plan: str, codec: str, pixel_format: str
+    framewarden: Start, tmp_path: Path, place: tuple[str, str], plan: str, codec: str, pixel_format: str
 ) -> None:
-    span = (3.0, 7.0)
+    span, (device, engine) = (3.0, 7.0), place
     clip = film(tmp_path / "film.mp4", 10, span, gop_s=GAP_S, codec=codec, pixel_format=pixel_format, rate=20)
     about = {
         "state_dir": "state",
         "device": device,
+        "engine": engine,
         "workers": 1,
         "model": "open-nsfw",
         "sampling": {"max_gap_s": GAP_S, "plan": plan},
@@ -45,4 +51,5 @@ def test_what_is_shown_is_flagged_when_it_is_shown(
     assert media["end_s"] == pytest.approx(span[1], abs=GAP_S)
     now = status.read(tmp_path / "state")
     assert now["device"] == device
-    assert all(("tensorrt" in worker["engine"]) == (device == "gpu") for worker in now["workers"])
+    engines = [worker["engine"] for worker in now["workers"]]
+    assert all(("tensorrt" in one or "cuda" in one) == (device == "gpu") for one in engines)

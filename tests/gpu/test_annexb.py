@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.backends.annexb import START, Framing, is_needed, sequence
+from pipeline.backends.annexb import START, Framing, is_needed, sequence, tag_of, tagged
 from pipeline.flow.source import Packet, StreamInfo
 from tests.fixtures.media import Clips, demux
 
@@ -23,7 +24,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "vp8": {"codec": "libvpx", "suffix": ".webm"},
     "vp9": {"codec": "libvpx-vp9", "suffix": ".webm"},
     "av1": AV1,
-    "mpeg2-ts": {"codec": "mpeg2video", "suffix": ".ts"},
 }
 
 
@@ -138,8 +138,35 @@ def test_only_a_picture_that_no_other_depends_on_can_be_spared(clips: Clips) -> 
     assert is_needed("hevc", b"\0\0\1\x02\x01")
 
 
+@pytest.mark.parametrize("kind", ["h264-mp4", "h264-ts", "h264-10-bit", "hevc-mp4", "hevc-ts"])
+def test_a_tag_stays_with_its_picture_and_changes_none(clips: Clips, kind: str) -> None:
+    """libavcodec's word for it: the message comes out beside the picture of the packet that carried it."""
+    path = clips(**KINDS[kind], **({} if kind.startswith("hevc") else {"options": {"bf": "3"}}))
+    info, packets = demux(path)
+    framing, decoder = framed(info), av.CodecContext.create(info.codec, "r")
+    with av.open(str(path)) as container:
+        expected = [frame.to_ndarray() for frame in container.decode(video=0)]
+    pictures: list[av.VideoFrame] = []
+    for packet in packets:
+        data = framing.annex_b(bytes(packet.data), packet.keyframe)
+        pictures += decoder.decode(av.Packet(tagged(info.codec, data, packet.pts)))
+    pictures += decoder.decode(None)
+    order = [packet.pts for packet in sorted(packets, key=lambda packet: packet.time_s)]
+    found = [[tag_of(bytes(message)) for message in picture.side_data] for picture in pictures]
+    assert [[tag for tag in tags if tag is not None] for tags in found] == [[tag] for tag in order]
+    for picture, values in zip(pictures, expected, strict=True):
+        np.testing.assert_array_equal(picture.to_ndarray(), values)
+
+
+def test_a_packet_without_a_slice_has_no_tag_and_another_message_is_none() -> None:
+    assert tagged("h264", START + b"\x09\x10", 7) == START + b"\x09\x10"
+    assert tagged("hevc", b"", 7) == b""
+    assert tag_of(b"") is None
+    assert tag_of(b"of somebody else, and longer than ours is") is None
+
+
 @given(
-    data=st.binary(max_size=60), codec=st.sampled_from(["h264", "hevc", "vp8", "vp9", "av1", "mpeg2video"])
+    data=st.binary(max_size=60), codec=st.sampled_from(["h264", "hevc", "vp8", "vp9", "av1"])
 )
 def test_noise_is_understood_or_refused_but_nothing_else(data: bytes, codec: str) -> None:
     for extradata in (data, b"\1" + data, START + data):

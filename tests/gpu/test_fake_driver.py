@@ -29,7 +29,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "vp9-odd-size": {"codec": "libvpx-vp9", "suffix": ".webm", "width": 129, "height": 97},
     "av1": {"codec": "libsvtav1", "suffix": ".mkv", "options": {"preset": "12"}},
     "vp8": {"codec": "libvpx", "suffix": ".webm"},
-    "mpeg2-ts": {"codec": "mpeg2video", "suffix": ".ts"},
 }
 
 
@@ -130,7 +129,7 @@ def test_a_still_between_fed_packets_disturbs_none_of_them(play: Play, clips: Cl
     assert nothing_left(found["live"])
 
 
-def test_unwanted_pictures_are_not_copied_and_those_none_needs_not_even_decoded(
+def test_unwanted_pictures_are_not_given_and_those_none_needs_not_even_decoded(
     play: Play, clips: Clips
 ) -> None:
     found = play("unwanted", path=clips(options={"bf": "2"}))
@@ -138,7 +137,6 @@ def test_unwanted_pictures_are_not_copied_and_those_none_needs_not_even_decoded(
     assert found["passed_over"] >= 3
     starts = [line.split()[0] for line in found["log"]]
     assert starts.count("decode") == found["packets"] - found["passed_over"]
-    assert starts.count("map") == len(found["expected"])
 
 
 def test_a_flush_gives_what_is_buffered_and_a_reset_forgets_it(play: Play, clips: Clips) -> None:
@@ -168,11 +166,8 @@ def test_a_new_size_gets_a_decoder_of_its_own_and_nothing_is_scaled(
     assert nothing_left(found["live"])
 
 
-@pytest.mark.parametrize("second", ["libx265", "mpeg2video"])
-def test_another_codec_in_the_same_stream_gets_a_decoder_of_its_own(
-    play: Play, clips: Clips, second: str
-) -> None:
-    other = clips(codec=second, suffix=".ts", width=192, height=160)
+def test_another_codec_in_the_same_stream_gets_a_decoder_of_its_own(play: Play, clips: Clips) -> None:
+    other = clips(codec="libx265", suffix=".ts", width=192, height=160)
     found = play("codec_of_the_same_stream_changes", first=clips(suffix=".ts"), second=other)
     assert found["errors"] == []
     assert sorted(found["found"]) == found["expected"]

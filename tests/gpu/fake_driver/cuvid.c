@@ -41,13 +41,26 @@ typedef struct {
 } DisplayInfo;
 
 typedef struct {
+    unsigned char type, reserved[3];
+    unsigned size;
+} Message;
+
+typedef struct {
+    void *data;
+    Message *messages;
+    unsigned count, picture;
+} MessageInfo;
+
+typedef struct {
     int codec;
     unsigned max_surfaces, clock_rate, error_threshold, max_display_delay, reserved1[5];
     void *user;
     int (*sequence)(void *, VideoFormat *);
     int (*decode)(void *, void *);
     int (*display)(void *, DisplayInfo *);
-    void *reserved2[7];
+    int (*operating_point)(void *, void *);
+    int (*messages)(void *, MessageInfo *);
+    void *reserved2[5];
     void *extra;
 } ParserParameters;
 
@@ -62,6 +75,7 @@ typedef struct {
     int width, height, begun, packets, pictures, since_start;
     DisplayInfo held[SURFACES];
     int waiting;
+    long long timestamps[SURFACES];   // of the pictures held, in the order in which they were fed
 } Parser;
 
 typedef struct {
@@ -103,7 +117,9 @@ EXPORT Result cuvidDestroyVideoParser(Parser *parser) {
 static void show(Parser *parser, int keep) {
     while (parser->waiting > keep) {
         DisplayInfo first = parser->held[0];
+        first.timestamp = parser->timestamps[0];  // as a real parser does: it is another picture's
         memmove(parser->held, parser->held + 1, sizeof first * (size_t)--parser->waiting);
+        memmove(parser->timestamps, parser->timestamps + 1, sizeof first.timestamp * (size_t)parser->waiting);
         parser->given.display(parser->given.user, &first);
     }
 }
@@ -119,6 +135,28 @@ static int begin_sequence(Parser *parser) {
     format.display.bottom = parser->height;
     parser->begun = 1;
     return parser->given.sequence(parser->given.user, &format);
+}
+
+// The first message of user data (SEI of type 5, in H.264 and HEVC) goes to whoever asked, with its picture.
+static void tell(Parser *parser, SourcePacket *packet, int surface) {
+    static const unsigned char h264[] = {0, 0, 1, 6, 5}, hevc[] = {0, 0, 1, 0x4e, 1, 5};
+    int is_h264 = parser->given.codec == 4;
+    const unsigned char *start = is_h264 ? h264 : hevc;
+    unsigned long length = is_h264 ? sizeof h264 : sizeof hevc;
+    if (!parser->given.messages || (!is_h264 && parser->given.codec != 8)) return;
+    Message found[8];
+    unsigned char data[8 * 256];
+    MessageInfo info = {data, found, 0, (unsigned)surface};
+    unsigned long filled = 0;
+    for (unsigned long at = 0; at + length < packet->size && info.count < 8; at++) {
+        if (memcmp(packet->payload + at, start, length)) continue;
+        unsigned size = packet->payload[at + length];
+        if (size == 255 || at + length + 1 + size > packet->size) continue;  // longer ones are not ours
+        found[info.count++] = (Message){.type = 5, .size = size};
+        memcpy(data + filled, packet->payload + at + length + 1, size);
+        filled += size;
+    }
+    if (info.count) parser->given.messages(parser->given.user, &info);
 }
 
 EXPORT Result cuvidParseVideoData(Parser *parser, SourcePacket *packet) {
@@ -141,10 +179,12 @@ EXPORT Result cuvidParseVideoData(Parser *parser, SourcePacket *packet) {
     sum_of_packet = 0;
     for (unsigned long at = 0; at < packet->size; at++) sum_of_packet += packet->payload[at];
     int surface = parser->pictures++ % SURFACES;
+    tell(parser, packet, surface);
     int picture_parameters[2048] = {[2] = surface};
     if (!parser->given.decode(parser->given.user, picture_parameters)) return INVALID_VALUE;
-    DisplayInfo info = {.picture = surface, .progressive = fake_progressive, .timestamp = packet->timestamp};
+    DisplayInfo info = {.picture = surface, .progressive = fake_progressive};
     int place = parser->waiting++;
+    parser->timestamps[place] = packet->timestamp;
     int turn = parser->since_start++;
     if (fake_reorder && place > 0 && turn > 1 && turn % 2 == 0) {  // this one goes before the one held last
         parser->held[place] = parser->held[place - 1];

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from pipeline.backends.annexb import Framing
+from pipeline.backends.annexb import TAGGED, Framing, tagged
 from pipeline.backends.decode_nvdec import NvdecDecoder, open_decoder
 from pipeline.backends.device_surface import DeviceSurface
 from pipeline.backends.nvdec_memory import DecoderMemory
@@ -108,7 +108,11 @@ def marks(info: StreamInfo, packets: Iterable[Packet]) -> dict[float, int]:
     """The luma that the fake driver gives each packet's picture, by the picture's time."""
     framing = Framing.of(info.codec, bytes(info.codec_parameters.extradata or b""))
     top = 1023 if "10" in info.codec_parameters.pix_fmt else 255
-    return {p.time_s: sum(framing.annex_b(bytes(p.data), p.keyframe)) & top for p in packets}
+    fed = {}
+    for packet in packets:
+        data = framing.annex_b(bytes(packet.data), packet.keyframe)
+        fed[packet.time_s] = tagged(info.codec, data, packet.pts) if info.codec in TAGGED else data
+    return {time_s: sum(data) & top for time_s, data in fed.items()}
 
 
 def seen(pictures: Iterable[Picture]) -> list[tuple[float, int]]:

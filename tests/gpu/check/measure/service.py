@@ -11,6 +11,7 @@ from pipeline.bench.service import Streams
 from tests.gpu.check.measure import Failed, Row
 from tests.gpu.check.measure.film import TURN_S, annex_b, film, longer, packets
 from tests.gpu.check.measure.nvdec import rate
+from tests.gpu.engines import on_gpu
 
 MODEL = "open-nsfw"
 FILES = 8
@@ -57,6 +58,7 @@ def _settings(folder: Path, device: str, plan: str) -> dict[str, object]:
         "node": "gpu-check",
         "state_dir": str(folder / "state"),
         "device": device,
+        "engine": on_gpu()[0] if device == "gpu" else "auto",
         "workers": WORKERS,
         "model": MODEL,
         "sampling": {"plan": plan},
