@@ -183,6 +183,13 @@ def test_a_target_that_tensorrt_rtx_does_not_know_is_answered_with_those_it_does
         build_tensorrt.build_plan(graph, mine.spec, engine="tensorrt-rtx", target="sm_10", max_batch=4)
 
 
+def test_a_gpu_that_tensorrt_rtx_does_not_know_is_refused_before_anything_is_begun() -> None:
+    build_tensorrt.check("tensorrt-rtx", None, "sm_75")
+    build_tensorrt.check("tensorrt-rtx", "sm_75", "sm_90")
+    with pytest.raises(ConfigError, match=r"--target sm_90: .* on that GPU: --engine tensorrt$"):
+        build_tensorrt.check("tensorrt-rtx", None, "sm_90")
+
+
 def test_a_graph_in_fp32_is_refused_for_a_t4_with_the_compilers_reason(mine: Manifest) -> None:
     graph = onnx_graph.clean(engines.weights(mine)).SerializeToString()
     with pytest.raises(ModelError, match=r"cannot compile the graph for sm_75: .*FP32 GEMM is not supported"):

@@ -86,13 +86,14 @@ def refuse(engine: str, precision: str, target: str | None, here: str | None) ->
         )
 
 
-def check(engine: str, target: str | None) -> None:
-    """Find out, before anything long is begun, that the package is here and knows the target.
+def check(engine: str, target: str | None, here: str | None) -> None:
+    """Find out, before anything long is begun, that the package is here and knows the target, or the GPU
+    here: TensorRT-RTX builds for one that it does not know, too (an H200, ``sm_90``), and cannot load that.
 
     :raises ConfigError: it is not, or does not."""
     trt = load(engine)
-    if engine == "tensorrt-rtx" and target is not None:
-        _capability(trt, target)
+    if engine == "tensorrt-rtx":
+        _capability(trt, str(target or here))
 
 
 def load(engine: str) -> Any:
@@ -154,7 +155,8 @@ def _capability(trt: Any, target: str) -> Any:
     }
     if target not in known:
         raise ConfigError(
-            f"--target {target}: this TensorRT-RTX ({trt.__version__}) builds for {', '.join(known)} only"
+            f"--target {target}: this TensorRT-RTX ({trt.__version__}) builds for {', '.join(known)} only; "
+            "for another GPU, on that GPU: --engine tensorrt"
         )
     return known[target]
 

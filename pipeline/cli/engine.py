@@ -147,10 +147,11 @@ def _refuse(engine: str, precision: str, target: str | None, out: Path | None) -
                 "--target and --out: OpenVINO's engines are for this machine and kept in its cache"
             )
         return
-    build_tensorrt.refuse(engine, precision, target, registry.gpu_target())
+    here = registry.gpu_target()
+    build_tensorrt.refuse(engine, precision, target, here)
     if out is None:
         raise ConfigError(f"--out: is missing; name the file that the {engine} plan is to be written to")
-    build_tensorrt.check(engine, target)
+    build_tensorrt.check(engine, target, here)
 
 
 def _build(

@@ -3,7 +3,8 @@ silently.
 
 The fraction of the promised samples that can be afforded is found by trying, as TCP finds its rate (additive
 increase, multiplicative decrease: Chiu and Jain, 1989): cut at once by the share of samples that come late or
-not at all, within bounds, and raised slowly while none do. What is cut is taken from the streams of the
+not at all, within bounds, and raised while none do, carefully again from where samples came late last (as
+CUBIC does: RFC 9438): a start in which all streams open at once is made up for within a minute. What is cut is taken from the streams of the
 lowest priority first, each down to its floor."""
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 LEAST_CUT, MOST_CUT = 0.05, 0.25
 """Share of what is left that a cut takes, at least and at most."""
 RAISE = 0.03
-"""Share that is given back at each step of calm."""
+"""Share that is given back at the first step of calm; each further step gives twice as much."""
 LEAST = 0.02
 PATIENCE_S = 4.0
 """A cut takes effect before the next one: samples that are on their way were ordered before it."""
@@ -54,6 +55,8 @@ class Governor:
 
     def __init__(self) -> None:
         self.fraction = 1.0
+        self._bad = 1.0  # the fraction at which samples came late last
+        self._raise = RAISE
         self._changed_s = float("-inf")
         self._late_s = float("-inf")
 
@@ -64,7 +67,12 @@ class Governor:
             self._late_s = now
             if now - self._changed_s >= PATIENCE_S:
                 kept = 1.0 - min(max(late, LEAST_CUT), MOST_CUT)
+                self._bad, self._raise = self.fraction, RAISE
                 self.fraction, self._changed_s = max(LEAST, self.fraction * kept), now
         elif self.fraction < 1.0 and now - max(self._late_s, self._changed_s) >= CALM_S:
-            self.fraction, self._changed_s = min(1.0, self.fraction + RAISE), now
+            to = self._bad if self.fraction < self._bad else 1.0
+            given, self._raise = self.fraction + self._raise, 2 * self._raise
+            if given >= to:
+                given, self._raise = to, RAISE
+            self.fraction, self._changed_s = given, now
         return self.fraction

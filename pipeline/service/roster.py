@@ -22,9 +22,12 @@ from pipeline.service.orders import Add, Done
 from pipeline.service.records import Records
 from pipeline.service.state import failed_event
 
-START_S = 0.12
-"""CPU seconds that are set apart for the start of a live stream. It takes half of that, as a rule: the
-index of a ten-minute film (28 ms), one keyframe (30), its scores (10). The rest is for those that run."""
+START_S = 0.25
+"""CPU seconds that are set apart for the start of a live stream. On a slow core it takes half of that: the
+index of a ten-minute film (46 ms), one keyframe (35), its scores (32). The rest is for those that run."""
+START_GPU_S = 0.2
+"""Seconds that are set apart for each on a GPU: to open a decoder keeps the driver busy for 60 to 90 ms (an
+H200), in which it does nothing else."""
 MOST_APART_S = 2.0
 """Two live streams do not wait longer than this for each other, however long their gap may be."""
 
@@ -32,8 +35,9 @@ MOST_APART_S = 2.0
 class Roster:
     """Jobs by their numbers, and those that wait for a worker."""
 
-    def __init__(self, config: Config, records: Records, jobs: Iterable[Job]) -> None:
+    def __init__(self, config: Config, records: Records, jobs: Iterable[Job], *, gpus: int = 0) -> None:
         self.config = config
+        self._gpus = gpus
         self.jobs = {job.number: job for job in jobs}
         self.queue: deque[Job] = deque(self.jobs.values())
         self._records = records
@@ -240,7 +244,8 @@ class Roster:
             return now
         live = sum(other.kind == "live" for other in self.jobs.values())
         gap_s = min(self.config.sampling_of(job.stream).max_gap_s, MOST_APART_S)
-        gaps = math.ceil(live * START_S / plan.cores() / gap_s)
+        start_s = max(START_S / plan.cores(), START_GPU_S / self._gpus if self._gpus else 0.0)
+        gaps = math.ceil(live * start_s / gap_s)
         self._opened_s = max(now, self._opened_s + gaps * gap_s / live)
         return self._opened_s
 

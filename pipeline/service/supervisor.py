@@ -61,7 +61,7 @@ class Supervisor:
         self._on_event = on_event
         self._log = structlog.get_logger()
         self._records = Records(outbox, on_event)
-        self.roster = Roster(config, self._records, jobs)
+        self.roster = Roster(config, self._records, jobs, gpus=len(gpus))
         count = plan.worker_count(config, len(jobs), len(gpus))
         self._cores = max(1, plan.cores() // count)
         self._share = self._cores + 1 if one_by_one else math.inf

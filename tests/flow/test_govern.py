@@ -54,7 +54,7 @@ def test_a_priority_is_untouched_while_a_lower_one_is_above_its_floor(
                 assert gaps[low] >= lower.most_gap_s * (1 - 1e-6)
 
 
-def test_it_cuts_at_once_waits_for_the_effect_and_gives_back_slowly() -> None:
+def test_it_cuts_at_once_waits_for_the_effect_and_gives_back_in_steps() -> None:
     governor = Governor()
     assert governor.step(0.0, late=0.0) == 1.0
     assert governor.step(1.0, late=1.0) == 0.75
@@ -64,6 +64,8 @@ def test_it_cuts_at_once_waits_for_the_effect_and_gives_back_slowly() -> None:
     assert governor.step(calm - 0.5, late=0.0) == 0.5625
     assert round(governor.step(calm, late=0.0), 4) == 0.5925
     assert governor.step(calm + 1.0, late=0.0) < 0.6
+    later = [governor.step(calm + step * CALM_S, late=0.0) for step in range(1, 6)]
+    assert [round(fraction, 4) for fraction in later] == [0.6525, 0.75, 0.78, 0.84, 0.96]  # it was late at 0.75
 
 
 def test_a_cut_is_as_large_as_what_is_lost_within_bounds() -> None:

@@ -24,7 +24,7 @@ from tests.gpu.check.measure import Failed, NotRun, Row, service
 from tests.gpu.check.measure.__main__ import answer
 from tests.gpu.check.measure.engines import BATCHES, timed
 from tests.gpu.check.parts import PARTS, ROOT, Part, run, selecting
-from tests.gpu.check.report import Number, Outcome, Report
+from tests.gpu.check.report import Number, Outcome, Report, earlier
 
 T4 = Gpu("Tesla T4", "sm_75", 15360, "550.54", "12.4", "1590 MHz")
 WITH_A_GPU = Facts(T4, {}, {"python": "3.11.7"})
@@ -118,7 +118,7 @@ def test_of_two_packages_that_do_the_same_one_is_enough() -> None:
 def test_the_report_says_what_ran_on_which_gpu_and_what_did_not(tmp_path: Path) -> None:
     notes = ["TensorRT is missing, but this ONNX Runtime has CUDA"]
     facts = replace(WITH_A_GPU, missing={"tensorrt": "not installed"}, notes=notes)
-    outcomes = (PASSED, MEASURED, FAILED, NOT_RUN)
+    outcomes = (PASSED, replace(MEASURED, date="2026-11-24T11:59:59+00:00"), FAILED, NOT_RUN)
     report = Report("2026-11-24T12:00:00+00:00", "make gpu-check", {"cores": 16}, facts, outcomes)
     text, data = (path.read_text() for path in report.write(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -128,10 +128,10 @@ def test_the_report_says_what_ran_on_which_gpu_and_what_did_not(tmp_path: Path) 
     for line in (
         "# GPU check: Tesla T4, 2026-11-24",
         "TensorRT is missing, but this ONNX Runtime has CUDA.",
-        "| A | passed (2 passed) |",
-        "| B | measured |",
-        "| C | failed: one \\| two |",
-        "| D | not run: TensorRT: not installed |",
+        "| A | passed (2 passed) |  |",
+        "| B | measured | 2026-11-24 11:59 |",
+        "| C | failed: one \\| two |  |",
+        "| D | not run: TensorRT: not installed |  |",
         "| kernel | 12.3 | µs |",
         "| n | 38 | streams |",
         "- failed: `tests.x::test_y`",
@@ -147,10 +147,26 @@ def test_the_report_says_what_ran_on_which_gpu_and_what_did_not(tmp_path: Path) 
     assert found["notes"] == notes
 
 
+def test_parts_are_taken_from_an_earlier_report_of_the_same_gpu_and_driver(tmp_path: Path) -> None:
+    outcomes = (PASSED, MEASURED, FAILED, NOT_RUN)
+    report = Report("2026-11-24T12:00:00+00:00", "make gpu-check", {"cores": 16}, WITH_A_GPU, outcomes)
+    written = next(path for path in report.write(tmp_path) if path.suffix == ".json")
+    assert earlier(written, WITH_A_GPU) == {one.name: one for one in outcomes}
+    assert WITH_A_GPU.gpu is not None
+    other = replace(WITH_A_GPU, gpu=replace(WITH_A_GPU.gpu, driver="580.1"))
+    with pytest.raises(
+        ValueError, match=r"is of Tesla T4 with driver 550\.54, and here is Tesla T4 with 580"
+    ):
+        earlier(written, other)
+    written.write_text("{}")
+    with pytest.raises(ValueError, match="is no report of a check"):
+        earlier(written, WITH_A_GPU)
+
+
 def test_a_part_waits_for_the_one_whose_engines_it_needs(tmp_path: Path) -> None:
     broken = Part("first", "First", "measure", ("no-such-measurement",), ())
     second = Part("second", "Second", "measure", ("no-such-measurement",), (), after="first")
-    first, after = run_all([broken, second], WITH_A_GPU)
+    first, after = run_all([broken, second], WITH_A_GPU, {}).values()
     assert first.status == "failed"
     assert "no-such-measurement" in first.why
     assert (after.status, after.why) == ("not run", "it needs what 'First' makes, which was failed")

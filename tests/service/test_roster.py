@@ -49,12 +49,12 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
         yield opened
 
 
-def roster(outbox: Outbox, live: int, files: int = 0, **sampling: Any) -> Roster:
+def roster(outbox: Outbox, live: int, files: int = 0, gpus: int = 0, **sampling: Any) -> Roster:
     streams = [{"id": f"cam-{n}", "url": f"rtsp://127.0.0.1/{n}"} for n in range(live)]
     streams += [{"id": f"film-{n}", "url": f"film-{n}.mp4"} for n in range(files)]
     config = Config.model_validate({"streams": streams, "sampling": sampling})
     jobs = [Job(n, one, plan.kind_of(one)) for n, one in enumerate(config.streams, 1)]
-    return Roster(config, Records(outbox, lambda event: None), jobs)
+    return Roster(config, Records(outbox, lambda event: None), jobs, gpus=gpus)
 
 
 def openings(found: Roster) -> list[float]:
@@ -67,8 +67,8 @@ def openings(found: Roster) -> list[float]:
     ("streams", "max_gap_s", "spread_s"),
     [
         (10, 2.0, 2.0),  # evenly over one gap
-        (10, 0.5, 1.0),  # ten starts take 0.6 s of two cores: two gaps
-        (100, 2.0, 6.0),
+        (10, 0.5, 1.5),  # ten starts take 1.25 s of two cores: three gaps
+        (100, 2.0, 14.0),
         (4, 60.0, 2.0),  # a long gap is nothing to wait for
     ],
 )
@@ -80,6 +80,15 @@ def test_live_streams_open_one_after_the_other_over_as_many_gaps_as_their_starts
     assert found == pytest.approx([spread_s * number / streams for number in range(streams)])
     assert all(earlier < later for earlier, later in itertools.pairwise(found))
     assert math.remainder(spread_s, min(max_gap_s, 2.0)) == pytest.approx(0.0), "keyframes stay apart"
+
+
+@pytest.mark.parametrize(("gpus", "spread_s"), [(1, 20.0), (2, 14.0), (4, 14.0)])
+@pytest.mark.usefixtures("clock")
+def test_on_a_gpu_each_start_has_the_time_that_a_decoder_takes_to_open(
+    outbox: Outbox, gpus: int, spread_s: float
+) -> None:
+    """A hundred on one GPU: 0.2 s each, however many cores there are; on two or more the cores have more to do."""
+    assert openings(roster(outbox, 100, gpus=gpus))[-1] == pytest.approx(0.99 * spread_s)
 
 
 @pytest.mark.usefixtures("clock")

@@ -1,4 +1,4 @@
-"""python -m tests.gpu.check [--out docs/reports] [--only PART,…] [--allow-no-gpu]
+"""python -m tests.gpu.check [--out docs/reports] [--only PART,…] [--onto REPORT.json] [--allow-no-gpu]
 
 Runs all parts that can be run here, with this interpreter and what it can import: nothing is installed or
 downloaded. Exit code 0: a GPU was there, something ran, nothing failed; or, with --allow-no-gpu, there was
@@ -10,12 +10,13 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.gpu.check import facts as looking
 from tests.gpu.check.facts import Facts
 from tests.gpu.check.parts import PARTS, ROOT, Part, run
-from tests.gpu.check.report import Outcome, Report, verdict
+from tests.gpu.check.report import Outcome, Report, earlier, verdict
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,9 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = [part for part in PARTS if not options.only or part.name in options.only]
     _say("looking at the GPU and the packages")
     facts = looking.gather()
-    outcomes = run_all(parts, facts)
+    try:
+        before = earlier(options.onto, facts) if options.onto else {}
+    except ValueError as error:
+        _say(f"--onto: {error}")
+        return 2
+    found = before | run_all(parts, facts, before)
+    outcomes = [found[part.name] for part in PARTS if part.name in found]
     report = Report(
-        datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        _now(),
         " ".join(["python -m tests.gpu.check", *(sys.argv[1:] if arguments is None else arguments)]),
         machine(),
         facts,
@@ -38,15 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code(facts, outcomes, allow_no_gpu=options.allow_no_gpu)
 
 
-def run_all(parts: Sequence[Part], facts: Facts) -> list[Outcome]:
-    """One part after another: they would measure each other otherwise."""
+def run_all(parts: Sequence[Part], facts: Facts, before: dict[str, Outcome]) -> dict[str, Outcome]:
+    """One part after another: they would measure each other otherwise. ``before`` has parts that ran already
+    and are not to be run."""
     found: dict[str, Outcome] = {}
     for part in parts:
         if not facts.lacks(part.needs):
             _say(f"{part.title}: running")
-        found[part.name] = run(part, facts, found)
+        found[part.name] = replace(run(part, facts, before | found), date=_now())
         _say(f"{part.title}: {verdict(found[part.name])}")
-    return list(found.values())
+    return found
 
 
 def exit_code(facts: Facts, outcomes: Sequence[Outcome], *, allow_no_gpu: bool) -> int:
@@ -86,6 +94,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", type=_names, metavar="PART,…", help="only these parts")
     parser.add_argument(
+        "--onto",
+        type=Path,
+        metavar="REPORT.json",
+        help="an earlier report of this GPU and driver, from which the parts are taken that are not run now",
+    )
+    parser.add_argument(
         "--allow-no-gpu", action="store_true", help="exit with 0 when there is no GPU and nothing ran"
     )
     return parser.parse_args(arguments)
@@ -96,6 +110,10 @@ def _names(text: str) -> list[str]:
     if unknown := [name for name in names if name not in known]:
         raise argparse.ArgumentTypeError(f"no such part: {', '.join(unknown)}; there are {', '.join(known)}")
     return names
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _say(text: str) -> None:

@@ -23,7 +23,7 @@ class Number:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a part. ``why`` is empty for one that passed or was measured; ``tests`` counts by result;
-    ``failures`` names tests."""
+    ``failures`` names tests; ``date`` is when it ended, ISO 8601 in UTC."""
 
     name: str
     title: str
@@ -33,6 +33,7 @@ class Outcome:
     numbers: tuple[Number, ...] = ()
     tests: dict[str, int] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
+    date: str = ""
 
     @property
     def ran(self) -> bool:
@@ -72,7 +73,8 @@ class Report:
         facts = self.facts
         title = facts.gpu.name if facts.gpu else "no GPU"
         lines = [f"# GPU check: {title}, {self.date[:10]}", "", *(f"{note}.\n" for note in facts.notes)]
-        lines += _table(("part", "result"), [(one.title, verdict(one)) for one in self.outcomes])
+        rows = [(one.title, verdict(one), one.date[:16].replace("T", " ")) for one in self.outcomes]
+        lines += _table(("part", "result", "when (UTC)"), rows)
         for one in self.outcomes:
             lines += _section(one) if one.numbers or one.failures else []
         lines += ["## Circumstances", ""]
@@ -93,6 +95,32 @@ class Report:
         paths[0].write_text(self.markdown(), encoding="utf-8")
         paths[1].write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
         return paths
+
+
+def earlier(path: Path, facts: Facts) -> dict[str, Outcome]:
+    """The parts of an earlier report of the same GPU and driver, by name.
+
+    :raises ValueError: it is no such report; says why."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        known = (found["gpu"].get("name"), found["gpu"].get("driver"))
+        parts = {name: _outcome(name, part) for name, part in found["parts"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: is no report of a check: {error}") from error
+    here = (facts.gpu.name, facts.gpu.driver) if facts.gpu else ("no GPU", "no driver")
+    if known != here:
+        raise ValueError(
+            f"{path}: is of {known[0]} with driver {known[1]}, and here is {here[0]} with {here[1]}"
+        )
+    return parts
+
+
+def _outcome(name: str, part: dict[str, Any]) -> Outcome:
+    lists = {
+        "failures": tuple(part["failures"]),
+        "numbers": tuple(Number(**number) for number in part["numbers"]),
+    }
+    return Outcome(name, **(part | lists))
 
 
 def verdict(one: Outcome) -> str:

@@ -1,6 +1,7 @@
 """The real service on this GPU: how fast through files, and how many live streams it carries."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +18,14 @@ MODEL = "open-nsfw"
 FILES = 8
 TIMES = 5
 """The longer run's film is so many times the shorter's."""
-WARM_S, WINDOW_S, TRIES = 5.0, 15.0, 8
-FIRST = {"full": 24, "keyframes": 120}
+LIVE_TIMES = 15
+"""Of the live streams' film: none may end and be opened again while hundreds start and are watched."""
+WARM_S, WINDOW_S, TRIES = 5.0, 20.0, int(os.environ.get("GPU_CHECK_TRIES", "8"))
+FIRST = {
+    plan: int(os.environ.get(f"GPU_CHECK_{plan.upper()}", count))
+    for plan, count in {"full": 24, "keyframes": 120}.items()
+}
+"""Streams to begin with: a guess near the answer saves tries."""
 RATE = 30
 WORKERS = 1
 """One process has one GPU."""
@@ -82,7 +89,7 @@ def streams(plan: str, device: str = "gpu", first: str = "") -> list[Row]:
     tried: list[Finding] = []
     count: int | None = int(first) if first else FIRST[plan]
     while count is not None and len(tried) < TRIES:
-        wanted = OnDevice([str(film())] * count, MODEL, WINDOW_S, WARM_S, device=device, plan=plan)
+        wanted = OnDevice([str(longer(LIVE_TIMES))] * count, MODEL, WINDOW_S, WARM_S, device=device, plan=plan)
         tried.append(judge.judge(service.watch(wanted, _quiet), few=None))
         count = judge.next_count({one.streams: one.kept for one in tried})
     best, broken = judge.limit(tried)
