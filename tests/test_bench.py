@@ -129,6 +129,7 @@ def test_alone_it_runs_files_streams_and_engines_and_writes_one_report(film: Pat
     stands_alone(page.read_text(), plots=5)
 
 
+@pytest.mark.timeout(300)
 def test_streams_come_from_a_real_rtsp_server_whose_cpu_is_told_apart(film: Path, tmp_path: Path) -> None:
     """More streams than asyncio has threads by itself on a small machine."""
     words = ("streams", "--file", film, "--streams", "8", "--seconds", "3", "--kind", "rtsp")

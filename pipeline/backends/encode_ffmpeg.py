@@ -7,6 +7,7 @@ from typing import cast
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -46,6 +47,7 @@ def write_clip(
     settings = {**FAST.get(codec, {}), **(options or {})}
     with av.open(str(path), "w", format=container, options=dict(container_options or {})) as output:
         stream = None
+        scaler = VideoReformatter()  # one for all pictures: to set one up takes as long as its work on one
         for picture in pictures:
             if stream is None:
                 height, width = picture.shape[:2]
@@ -58,8 +60,11 @@ def write_clip(
                 stream.codec_context.color_range = 2 if full_range else 1
                 stream.codec_context.colorspace = 1
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame = frame.reformat(
-                format=pixel_format, dst_colorspace="ITU709", dst_color_range="JPEG" if full_range else "MPEG"
+            frame = scaler.reformat(
+                frame,
+                format=pixel_format,
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
             )
             output.mux(stream.encode(frame))
         if stream is not None:

@@ -33,8 +33,8 @@ FORMS = {"yuv420p": 8, "yuvj420p": 8, "nv12": 8, "yuv420p10le": 10, "p010le": 10
 """Pixel formats (FFmpeg's names) whose pictures come out as NV12 or P016, and their bits."""
 
 IDLE = 16
-"""Decoders that ended sessions leave for files of the same kind: to open one takes 60 to 90 ms of a core (on an
-H200's host), as much as to decode two seconds of full HD."""
+"""Decoders that ended sessions leave for files of the same kind: to open one takes 60 to 90 ms of a core (on
+an H200's host), as much as to decode two seconds of full HD."""
 
 _DISCONTINUITY = 4
 _USER_DATA = 5

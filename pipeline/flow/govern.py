@@ -4,8 +4,8 @@ silently.
 The fraction of the promised samples that can be afforded is found by trying, as TCP finds its rate (additive
 increase, multiplicative decrease: Chiu and Jain, 1989): cut at once by the share of samples that come late or
 not at all, within bounds, and raised while none do, carefully again from where samples came late last (as
-CUBIC does: RFC 9438): a start in which all streams open at once is made up for within a minute. What is cut is taken from the streams of the
-lowest priority first, each down to its floor."""
+CUBIC does: RFC 9438), so that a start in which all streams open at once is made up for within a minute. What
+is cut is taken from the streams of the lowest priority first, each down to its floor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -46,18 +46,19 @@ def everything(consumer: Consumer) -> list[Delivery]:
 def test_a_consumer_that_works_long_is_not_robbed_not_even_of_what_it_only_fetched(
     sink: RedisSink, redis_server: RedisServer
 ) -> None:
-    """It holds three, works on the first, and lives four times as long as others wait before they claim."""
+    """It holds three, works on the first, and lives two and a half times as long as others wait before they
+    claim. Its beats may come a second late: a machine has other things to do."""
     events = [segment() for _ in range(3)]
     sink.publish("segments", events)
     with (
-        Consumer(redis_server.url, name="slow", claim_idle_s=0.3) as slow,
-        Consumer(redis_server.url, name="eager", claim_idle_s=0.3) as eager,
+        Consumer(redis_server.url, name="slow", claim_idle_s=2) as slow,
+        Consumer(redis_server.url, name="eager", claim_idle_s=2) as eager,
         redis_server.client() as client,
     ):
         working = slow.deliveries(follow=False)
         first = next(working)
         begun = client.time()
-        while client.time()[0] + client.time()[1] / 1e6 < begun[0] + begun[1] / 1e6 + 1.2:
+        while client.time()[0] + client.time()[1] / 1e6 < begun[0] + begun[1] / 1e6 + 5:
             assert everything(eager) == []
         assert [delivery.attempts for delivery in [first, *working]] == [1, 1, 1]
         assert {row["times_delivered"] for row in client.xpending_range(KEY, "review", "-", "+", 9)} == {1}

@@ -143,7 +143,7 @@ def test_a_port_that_says_nothing_times_out_within_the_deadline(mute_port: int, 
     key = SECRET if scheme == "rtmp" else "stream1"
     url = f"{scheme}://u:{SECRET}@127.0.0.1:{mute_port}/live/{key}?k={SECRET}"
     refusal(url, errors.SourceTimeout, kind="live", open_timeout_s=0.6)
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 4  # 5 s, if nobody sets it
 
 
 @pytest.fixture(params=["closes", "resets"])

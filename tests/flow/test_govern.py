@@ -65,7 +65,7 @@ def test_it_cuts_at_once_waits_for_the_effect_and_gives_back_in_steps() -> None:
     assert round(governor.step(calm, late=0.0), 4) == 0.5925
     assert governor.step(calm + 1.0, late=0.0) < 0.6
     later = [governor.step(calm + step * CALM_S, late=0.0) for step in range(1, 6)]
-    assert [round(fraction, 4) for fraction in later] == [0.6525, 0.75, 0.78, 0.84, 0.96]  # it was late at 0.75
+    assert [round(one, 4) for one in later] == [0.6525, 0.75, 0.78, 0.84, 0.96]  # it was late at 0.75
 
 
 def test_a_cut_is_as_large_as_what_is_lost_within_bounds() -> None:

@@ -176,7 +176,7 @@ def test_a_file_that_crashes_three_workers_fails_a_run_that_waits_for_its_files(
     env = plant(tmp_path / "planted", CRASHING)
     arm(tmp_path / "planted", "always")
     command = framewarden("run", settings, "--json", "--exit-at-end", env=env)
-    assert command.end(110) == 1, command.stderr
+    assert command.end(90) == 1, command.stderr
     assert len(of(command, "bad", "quarantined")) == 1
     assert "bad: its decoder ended 3 workers" in command.stderr
     assert len(of(command, "good", "ended")) == 1
@@ -252,13 +252,13 @@ def test_sigterm_to_the_whole_group_closes_and_delivers_everything(
 ) -> None:
     """As a service manager does it: the workers get the signal, too, and leave the decision to the run."""
     film(tmp_path / "cam.mp4", 30, size=(320, 240))
-    settings = write_config(tmp_path / "run.yaml", [looping("cam.mp4")], **keys, shutdown_s=6)
+    settings = write_config(tmp_path / "run.yaml", [looping("cam.mp4")], **keys, shutdown_s=12)
     command = framewarden("run", settings, "--json", own_group=True)
     command.wait_for(lambda c: bool(of(c, "cam", "open")))
     began = time.monotonic()
     os.killpg(command.process.pid, signal.SIGTERM)
     assert command.end() == 0, command.stderr
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 12
     (segment,) = closed(command, "cam")
     assert segment["reason"] == "shutdown"
     assert not log(command, "worker.died")
@@ -280,7 +280,7 @@ def test_a_stop_keeps_its_deadline_with_a_stuck_decoder_and_without_redis(
     redis_server.kill()
     began = time.monotonic()
     assert command.terminate() == 0, command.stderr
-    assert time.monotonic() - began < 5 + 1
+    assert time.monotonic() - began < 5 + 3
     (segment,) = closed(command, "cam")
     with Outbox(tmp_path / "state" / "outbox.sqlite") as outbox:
         waiting = [event.id for event in (row.event for row in outbox.pending())]
@@ -318,8 +318,8 @@ def test_a_second_ctrl_c_ends_everything_at_once(framewarden: Start, tmp_path: P
     began = time.monotonic()
     os.killpg(command.process.pid, signal.SIGINT)
     assert command.end() == 130
-    assert wait_for_ends(workers, 2)
-    assert time.monotonic() - began < 2
+    assert wait_for_ends(workers, 10)
+    assert time.monotonic() - began < 10
 
 
 def test_workers_die_with_a_killed_supervisor(framewarden: Start, tmp_path: Path, keys: Keys) -> None:
@@ -334,4 +334,4 @@ def test_workers_die_with_a_killed_supervisor(framewarden: Start, tmp_path: Path
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGSTOP)
     command.process.kill()
-    assert wait_for_ends(workers, 2)
+    assert wait_for_ends(workers, 10)

@@ -108,7 +108,7 @@ def test_a_file_goes_on_under_a_new_policy_where_it_was(
     write_config(path, [{**stream, "policy": {"sexual": {"open": 0.7}}}], redis=redis)
     os.kill(command.process.pid, signal.SIGHUP)
     command.wait_for(lambda c: bool(closed(c, "one")))
-    assert command.end(100) == 0, command.stderr
+    assert command.end(80) == 0, command.stderr
     first, *rest = closed(command, "one")
     assert first["reason"] == "policy_change"
     assert rest[0]["media"]["start_s"] >= first["media"]["end_s"] - 1e-6

@@ -87,7 +87,7 @@ def test_live_streams_open_one_after_the_other_over_as_many_gaps_as_their_starts
 def test_on_a_gpu_each_start_has_the_time_that_a_decoder_takes_to_open(
     outbox: Outbox, gpus: int, spread_s: float
 ) -> None:
-    """A hundred on one GPU: 0.2 s each, however many cores there are; on two or more the cores have more to do."""
+    """A hundred on one GPU: 0.2 s each, however many cores there are; on more the cores have more to do."""
     assert openings(roster(outbox, 100, gpus=gpus))[-1] == pytest.approx(0.99 * spread_s)
 
 

@@ -89,7 +89,7 @@ def runs(folder: Path, what: str, *rounds: int | None) -> list[dict[str, object]
         text=True,
         check=False,
         cwd=ROOT,
-        timeout=200,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -193,7 +193,8 @@ def test_twice_too_many_streams_all_get_fresh_pictures_and_none_gets_all() -> No
     for thread in threads:
         thread.join(60)
     counts = [len(decoder.decoded) for decoder in decoders]
-    assert max(age for decoder in decoders for age in decoder.ages) < patience_s + 0.5
+    oldest_s = max(age for decoder in decoders for age in decoder.ages)
+    assert oldest_s < patience_s + 2  # it would be 5 s, if none were left out
     assert sum(missed) > 0
     assert min(counts) >= 1
     assert max(counts) <= 3 * min(counts) + 3

@@ -89,7 +89,8 @@ def streams(plan: str, device: str = "gpu", first: str = "") -> list[Row]:
     tried: list[Finding] = []
     count: int | None = int(first) if first else FIRST[plan]
     while count is not None and len(tried) < TRIES:
-        wanted = OnDevice([str(longer(LIVE_TIMES))] * count, MODEL, WINDOW_S, WARM_S, device=device, plan=plan)
+        urls = [str(longer(LIVE_TIMES))] * count
+        wanted = OnDevice(urls, MODEL, WINDOW_S, WARM_S, device=device, plan=plan)
         tried.append(judge.judge(service.watch(wanted, _quiet), few=None))
         count = judge.next_count({one.streams: one.kept for one in tried})
     best, broken = judge.limit(tried)
