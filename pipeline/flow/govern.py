@@ -15,8 +15,9 @@ LEAST_CUT, MOST_CUT = 0.05, 0.25
 RAISE = 0.03
 """Share that is given back at the first step of calm; each further step gives twice as much."""
 LEAST = 0.02
-PATIENCE_S = 4.0
-"""A cut takes effect before the next one: samples that are on their way were ordered before it."""
+PATIENCE_S = 6.0
+"""A cut takes effect before the next one: samples that are on their way were ordered before it, and a stream
+first comes to the end of the gap that it is in."""
 CALM_S = 6.0
 """So long nothing was late before anything is given back, and between two steps."""
 

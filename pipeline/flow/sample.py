@@ -68,11 +68,15 @@ class Sampler:
         """From now on so many seconds may lie between samples: ``max_gap_s``, or more under overload.
 
         A stretched gap is no promise: what goes beyond it waits for the next keyframe, up to ``most_gap_s``.
-        Decoding whole GOPs to keep it, in all streams at once, would be the next overload."""
-        bound_s = gap_s if gap_s <= self.rules.max_gap_s else max(gap_s, self.rules.most_gap_s)
+        Decoding whole GOPs to keep it, in all streams at once, would be the next overload. But it is kept on
+        average: were the last keyframe within it taken each time, a gap of 3 s over GOPs of 2 s would spare
+        nothing."""
+        self._stretched = gap_s > self.rules.max_gap_s
+        bound_s = max(gap_s, self.rules.most_gap_s) if self._stretched else gap_s
         self.gap_s = gap_s
         self._limit = gap_s * TOLERANCE - 1e-6  # never on the wrong side of the ledger's rounding
-        self._rescue_s = bound_s * TOLERANCE - 1e-6
+        self._bound_s = bound_s * TOLERANCE - 1e-6
+        self._rescue_s = max(self._rescue_s, self._bound_s)  # a gap that has begun may be ended by a keyframe
 
     @property
     def gop_s(self) -> float | None:
@@ -169,10 +173,14 @@ class Sampler:
         return retry
 
     def _sampled(self, time_s: float) -> None:
-        self._last = time_s
+        self._last, due_s, self._rescue_s = time_s, self._due, self._bound_s
         self._due = time_s + self._rng.uniform(0.6, 1.0) * self.gap_s
         if self._watching(time_s):
             self._due = time_s + 1.0 / self.rules.burst_fps
+        elif self._stretched and self.plan == "keyframes":
+            half_s = self.gap_s / 2.0
+            early_s = min(max(due_s - time_s, -half_s), half_s)  # made up for by the next one
+            self._due = time_s + early_s + self._rng.uniform(0.8, 1.2) * self.gap_s
         if self._spare is not None and self._spare.time_s <= time_s:
             self._spare = None
 
@@ -218,7 +226,7 @@ class Sampler:
         if self._last is None or self.gop_s is None or self._gops.known < GOPS_TO_TRUST:
             return True
         following = time_s + self.gop_s
-        if following > self._last + self._limit:
+        if following > self._last + (self._rescue_s if self._stretched else self._limit):
             return True
         return abs(time_s - self._due) <= abs(following - self._due)
 

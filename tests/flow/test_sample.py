@@ -198,6 +198,19 @@ def test_a_stretched_gap_is_kept_by_keyframes_alone_also_when_it_shrinks_again(u
         assert [at for at in times if at >= 62] == [62.0 + 2 * n for n in range(9)]
 
 
+@pytest.mark.parametrize("gap_s", [2.1, 2.5, 3.0, 3.7, 5.0, 9.0])
+def test_a_stretched_gap_is_kept_on_average_and_never_stretched_beyond_its_floor(gap_s: float) -> None:
+    """Over GOPs of 2 s: what is given up saves as much, at once."""
+    one, decoder, times = sampler(), Reorderer(), []
+    for packet in film([20] * 400, 10):
+        one.stretch(gap_s)
+        times += [picture.time_s for picture in pictures(packet, one, decoder)]
+    gaps = [later - earlier for earlier, later in pairwise(times[5:])]
+    assert sum(gaps) / len(gaps) == pytest.approx(gap_s, rel=0.05)
+    assert max(gaps) <= one.rules.most_gap_s * TOLERANCE
+    assert decoder.feeds == 0
+
+
 def test_three_good_gops_in_a_row_lead_back_to_the_keyframes() -> None:
     """Long: 0 to 20 s. Good GOPs end at 22, 24 and 26 s: from the keyframe at 26 s on nothing is fed."""
     packets = film([600] + [60] * 8, 30)
