@@ -178,9 +178,10 @@ class Sampler:
         if self._watching(time_s):
             self._due = time_s + 1.0 / self.rules.burst_fps
         elif self._stretched and self.plan == "keyframes":
-            half_s = self.gap_s / 2.0
-            early_s = min(max(due_s - time_s, -half_s), half_s)  # made up for by the next one
-            self._due = time_s + early_s + self._rng.uniform(0.8, 1.2) * self.gap_s
+            early_s = due_s - time_s  # made up for by the next one, but not what was missed in an overload
+            rounding_s = (self.gop_s or 0.0) / 2.0 + 1e-6
+            kept = early_s if abs(early_s) <= rounding_s else 0.0
+            self._due = time_s + kept + self._rng.uniform(0.8, 1.2) * self.gap_s
         if self._spare is not None and self._spare.time_s <= time_s:
             self._spare = None
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError, DecodeError, SourceCorrupt
+from pipeline.errors import ConfigError, DecodeError, NoTurn, SourceCorrupt
 from pipeline.flow.decode import Picture
 from pipeline.flow.pick import pictures
 from pipeline.flow.sample import TOLERANCE, Sampler, SamplingRules
@@ -209,6 +209,27 @@ def test_a_stretched_gap_is_kept_on_average_and_never_stretched_beyond_its_floor
     assert sum(gaps) / len(gaps) == pytest.approx(gap_s, rel=0.05)
     assert max(gaps) <= one.rules.most_gap_s * TOLERANCE
     assert decoder.feeds == 0
+
+
+class Busy(Reorderer):
+    """Has no turn for a keyframe from 60 to 80 s."""
+
+    def still(self, packet: Packet) -> Picture | None:
+        if 60 <= packet.time_s < 80:
+            raise NoTurn("no turn to decode it in time")
+        return super().still(packet)
+
+
+def test_what_was_missed_in_an_overload_is_not_made_up_for_by_more_samples() -> None:
+    for seed in range(10):
+        one, decoder, times = sampler(seed=seed), Busy(), list[float]()
+        for packet in film([20] * 60, 10):
+            one.stretch(6.0)
+            with contextlib.suppress(NoTurn):
+                times += [picture.time_s for picture in pictures(packet, one, decoder)]
+        after = [at for at in times if at >= 60]
+        assert after[0] == 80.0
+        assert min(later - earlier for earlier, later in pairwise(after)) >= 4.0
 
 
 def test_three_good_gops_in_a_row_lead_back_to_the_keyframes() -> None:
