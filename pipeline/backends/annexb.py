@@ -67,12 +67,8 @@ def is_needed(codec: str, data: bytes) -> bool:
     """Whether other pictures may depend on this one. True when that cannot be told: only H.264 says it."""
     if codec != "h264":
         return True
-    at = data.find(b"\0\0\1")
-    while 0 <= at < len(data) - 4:
-        if 1 <= data[at + 3] & 31 <= 5:
-            return bool(data[at + 3] >> 5 & 3)
-        at = data.find(b"\0\0\1", at + 3)
-    return True
+    at = _first_slice(codec, data)
+    return at < 0 or bool(data[at + 3] >> 5 & 3)
 
 
 TAGGED = ("h264", "hevc")
@@ -90,6 +86,7 @@ def tagged(codec: str, data: bytes, tag: int) -> bytes:
     at = _first_slice(codec, data)
     if at < 0:
         return data
+    at -= data[at - 1 : at] == b"\0"  # of a start code of four bytes
     body = _OURS + b"%016x" % tag
     return b"".join((data[:at], _MESSAGE[codec], bytes([len(body)]), body, b"\x80", data[at:]))
 
@@ -112,11 +109,11 @@ def _is_slice(codec: str, unit: bytes) -> bool:
 
 
 def _first_slice(codec: str, data: bytes) -> int:
-    """Where the start code of the first slice begins, -1 without one."""
+    """Where the start code (of three bytes) of the first slice is, -1 without one."""
     at = data.find(b"\0\0\1")
     while 0 <= at < len(data) - 4:
         if _is_slice(codec, data[at + 3 : at + 4]):
-            return at - (data[at - 1 : at] == b"\0")
+            return at
         at = data.find(b"\0\0\1", at + 3)
     return -1
 

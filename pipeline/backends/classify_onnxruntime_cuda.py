@@ -52,10 +52,10 @@ class OnnxRuntimeCudaClassifier:
         self.thresholds: tuple[float, ...] = ()
         self._cupy = load_cupy()
         self._gpu = gpu
-        with contextlib.redirect_stdout(
-            io.StringIO()
-        ):  # which is for machines; what is missing is told below
-            ort.preload_dlls()  # CUDA and cuDNN as pip installs them, which no loader's path names
+        # CUDA and cuDNN as pip installs them, which no loader's path names. What is missing is told below,
+        # not on stdout, which is for machines.
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
         options = {
             "device_id": gpu,
             "use_tf32": 0,  # it would keep 10 bits of a value, and this is the f32 engine

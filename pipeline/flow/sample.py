@@ -71,12 +71,15 @@ class Sampler:
         Decoding whole GOPs to keep it, in all streams at once, would be the next overload. But it is kept on
         average: were the last keyframe within it taken each time, a gap of 3 s over GOPs of 2 s would spare
         nothing."""
-        self._stretched = gap_s > self.rules.max_gap_s
-        bound_s = max(gap_s, self.rules.most_gap_s) if self._stretched else gap_s
         self.gap_s = gap_s
+        bound_s = max(gap_s, self.rules.most_gap_s) if self._stretched else gap_s
         self._limit = gap_s * TOLERANCE - 1e-6  # never on the wrong side of the ledger's rounding
         self._bound_s = bound_s * TOLERANCE - 1e-6
         self._rescue_s = max(self._rescue_s, self._bound_s)  # a gap that has begun may be ended by a keyframe
+
+    @property
+    def _stretched(self) -> bool:
+        return self.gap_s > self.rules.max_gap_s
 
     @property
     def gop_s(self) -> float | None:

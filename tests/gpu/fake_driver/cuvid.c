@@ -137,7 +137,7 @@ static int begin_sequence(Parser *parser) {
     return parser->given.sequence(parser->given.user, &format);
 }
 
-// The first message of user data (SEI of type 5, in H.264 and HEVC) goes to whoever asked, with its picture.
+// Units that begin with a message of user data (SEI of type 5) go to whoever asked, with their picture.
 static void tell(Parser *parser, SourcePacket *packet, int surface) {
     static const unsigned char h264[] = {0, 0, 1, 6, 5}, hevc[] = {0, 0, 1, 0x4e, 1, 5};
     int is_h264 = parser->given.codec == 4;
