@@ -6,9 +6,9 @@ MOST_ENTRIES = 2_000_000
 """A longer index (18 hours at 30 pictures a second) is not gone through."""
 
 
-def named_keyframes(stream: VideoStream, length: int) -> list[int]:
+def named_keyframes(stream: VideoStream, length: int) -> tuple[int, ...]:
     """The keyframes' timestamps as the index of a file of ``length`` bytes states them (MP4: when they are
-    decoded, Matroska: when they are shown), in ticks of the stream, rising; [] for an index that lies.
+    decoded, Matroska: when they are shown), in ticks of the stream, rising; () for an index that lies.
 
     It lies when an entry is not in the file (a cut one keeps its old index), when an edit list hides one, or
     when times fall. That it names too few is no lie: what is between two keyframes can be read. Call it when
@@ -16,12 +16,12 @@ def named_keyframes(stream: VideoStream, length: int) -> list[int]:
     found: list[int] = []
     before = None
     if len(stream.index_entries) > MOST_ENTRIES:
-        return []
+        return ()
     for entry in stream.index_entries:  # a view of memory that moves when the demuxer reads on
         now = entry.timestamp
         if entry.is_discard or entry.pos + entry.size > length or (before is not None and now <= before):
-            return []
+            return ()
         if entry.is_keyframe:
             found.append(now)
         before = now
-    return found
+    return tuple(found)

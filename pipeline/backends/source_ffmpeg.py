@@ -20,6 +20,7 @@ from pipeline.backends.ffmpeg_settings import Opened, SourceSettings
 from pipeline.backends.ffmpeg_video import video_stream
 from pipeline.backends.file_index import named_keyframes
 from pipeline.backends.realtime import paced
+from pipeline.backends.ts_index import TsIndex
 from pipeline.errors import SourceEnded, SourceError, SourceNoVideo, SourceTimeout, SourceUnsupported
 from pipeline.flow.clock import MAX_RATE, StreamClock
 from pipeline.flow.source import Kind, Packet, StreamInfo
@@ -86,6 +87,7 @@ class FfmpegSource:
         self._started: float | None = None
         self._tag = 0
         self._second, self._in_second = -1, 0
+        self._index = self._own_index()
 
     def __repr__(self) -> str:
         return f"FfmpegSource({self._settings.shown}, {self.info})"
@@ -101,12 +103,16 @@ class FfmpegSource:
         """Go on from the last keyframe at or before ``time_s``.
 
         :raises SourceUnsupported: the source cannot be sought."""
-        if not self.info.has_index:
+        if not self._can_seek:
             raise SourceUnsupported(f"{self._settings.shown}: cannot be sought; read it from the start")
         if self._epoch_pts is None and next(self._packets, None) is None:  # time 0 is the first keyframe's
             return
+        ticks = self._clock.pts_at(time_s)
         with self._mapped():
-            self._opened.container.seek(self._clock.pts_at(time_s), stream=self._stream)
+            if self._index is None:
+                self._opened.container.seek(ticks, stream=self._stream)
+            else:
+                self._opened.container.seek(self._index.place(ticks), unsupported_byte_offset=True)
         self._clock.sought()
         self._packets = self._read()
         self._started = None
@@ -114,21 +120,34 @@ class FfmpegSource:
 
     def keyframes(self) -> tuple[float, ...]:
         """See ``flow.source.Source``."""
-        if self.kind == "live" or self._remote or not self.info.has_index:
+        if self.kind == "live" or self._remote or not self._can_seek:
             return ()
         self.seek(0.0)  # some formats read their index only then
-        ticks = named_keyframes(self._stream, self._opened.container.size)
+        if self._index is None:
+            ticks = named_keyframes(self._stream, self._opened.container.size)
+        else:
+            ticks = self._index.keyframes.ticks
         times = tuple(float((tick - ticks[0]) * self._time_base) for tick in ticks)
         probes = times[:: max(1, len(times) // PROBES)]
         honest = len(times) > 1 and all(self._begins_at(time_s) for time_s in probes)
         self.seek(0.0)
         return times if honest else ()
 
+    @property
+    def _can_seek(self) -> bool:
+        return self.info.has_index and (self._index is None or bool(self._index.keyframes.ticks))
+
     def _begins_at(self, time_s: float) -> bool:
         """Whether there is a keyframe at just this time."""
         self.seek(time_s)
         packet = next(iter(self), None)
         return packet is not None and packet.keyframe and abs(packet.time_s - time_s) < 1e-3
+
+    def again(self) -> "FfmpegSource":
+        """See ``flow.source.Source``."""
+        other = open_source(self._settings, stop=self._stop, monotonic=self._monotonic)
+        other._index = self._index
+        return other
 
     def sender_time(self) -> float | None:
         """Unix time in seconds of stream time 0 by the sender's clock (RTCP), or None."""
@@ -171,9 +190,18 @@ class FfmpegSource:
             duration_s=duration,
             max_pixels=self._settings.limits.picture_pixels,
             pictures=stream.frames or None if self._format == "mov" and not self._remote else None,
-            has_index=seekable and self._format in _INDEXED,
+            has_index=seekable and (self._format in _INDEXED or self._scanned),
             codec_parameters=context,
         )
+
+    @property
+    def _scanned(self) -> bool:
+        """Whether it is a local file whose container has no index."""
+        return self._format == "mpegts" and not self._remote
+
+    def _own_index(self) -> TsIndex | None:
+        path = local_path(self._settings.url)
+        return TsIndex(path, self._stream.id, self._stop) if path is not None and self._scanned else None
 
     def _read(self) -> Generator[Packet, None, None]:
         """Packets on the timeline, when they are due."""

@@ -72,6 +72,9 @@ class Source(Protocol):
         """When each keyframe is shown that a local file's index names, rising from 0; empty where there is no
         index that can be relied on, or fewer than two. Sets the source to its start."""
 
+    def again(self) -> "Source":
+        """A second pass over the same file at the same time; both share what is found out of its index."""
+
     def sender_time(self) -> float | None:
         """Unix time in seconds of stream time 0 by the sender's clock (RTCP), or None."""
 

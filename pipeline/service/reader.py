@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import structlog
 
 from pipeline import events, inputs
 from pipeline.config import Config, Stream
-from pipeline.errors import SourceCorrupt, SourceEnded, SourceError, SourceNotFound
+from pipeline.errors import SourceCorrupt, SourceEnded, SourceError, SourceNotFound, SourceUnsupported
 from pipeline.flow.coverage import Cause
 from pipeline.flow.decode import Decoder
 from pipeline.flow.sample import Sampler
@@ -231,11 +231,7 @@ class Reader:
         """The way over a local file by its index, if it has one."""
         if self._live or not item.path or not source.info.has_index:
             return nullcontext()
-
-        def again() -> Source:
-            return self._opener.open(item.path)
-
-        return by_index(again, source, sampler, decoder, self._desk.admission, self._desk.ahead)
+        return by_index(source, sampler, decoder, self._desk.admission, self._desk.ahead)
 
     def _away(self, item: Item, error: SourceError) -> str:
         """It could not be opened: a live stream goes on trying, a file has failed."""
@@ -257,8 +253,9 @@ class Reader:
         progress = self._outbox.progress(self._stream.id, item.path) if item.path and not self._live else None
         if progress is None or (progress.size, progress.mtime) != (item.size, item.mtime):
             return Begin(events.new_id(), item, source.info, now)
-        if source.info.has_index and progress.last_scored_s is not None:
-            source.seek(progress.last_scored_s)
+        if progress.last_scored_s is not None:
+            with suppress(SourceUnsupported):  # read from its start: what was screened is passed over
+                source.seek(progress.last_scored_s)
         return Begin(
             progress.session,
             item,

@@ -5,7 +5,7 @@ the packets between two keyframes may change a decision, they are read (``Sample
 the samples are those of reading from front to back."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -196,7 +196,6 @@ class Skim:
 
 @contextmanager
 def by_index(
-    open_keys: Callable[[], Source],
     source: Source,
     sampler: Sampler,
     decoder: Decoder,
@@ -205,7 +204,7 @@ def by_index(
 ) -> Iterator[Skim | None]:
     """Go over a file by its index; None: it has none that can be relied on, read it from front to back."""
     try:
-        keys = open_keys()
+        keys = source.again()
     except SourceError:
         yield None
         return
