@@ -8,6 +8,7 @@
     sample_order.py  Order                    what the decoder is told to do
     sample_ahead.py  Ahead                    what comes after this packet or picture
     sample.py        Sampler                  which packets are decoded, which pictures are kept
+    rehearse.py      Rehearsal                which pictures will be kept of what is to come
     pick.py          pictures                 carries out what the sampler orders
     govern.py        Governor                 what is given up when there is too much to screen
     ring.py          PacketRing               the packets of the last seconds, to look at again

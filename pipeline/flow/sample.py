@@ -124,8 +124,7 @@ class Sampler:
     def forecast(self, keyframes: Iterable[Packet]) -> Iterator[Packet]:
         """Which of the coming keyframes will be decoded alone, if nothing unforeseen happens; ends where the
         plan does. It changes nothing."""
-        ahead = copy(self)
-        ahead._rng, ahead._gops, ahead._held = copy(self._rng), deepcopy(self._gops), []
+        ahead = self.twin()
         for packet in keyframes:
             if ahead.plan != "keyframes":
                 return
@@ -134,14 +133,30 @@ class Sampler:
                     yield order.packet
                     ahead.kept(order.packet.time_s)
 
+    def twin(self) -> "Sampler":
+        """One that would decide alike, and goes its own way; it holds no packets."""
+        other = copy(self)
+        other._rng, other._gops, other._ahead = copy(self._rng), deepcopy(self._gops), self._ahead.twin()
+        other._held, other._retry = [], []
+        return other
+
+    @property
+    def pending(self) -> list[float]:
+        """Times of packets that were ordered to be fed and whose pictures have not come, rising."""
+        return self._ahead.pending
+
+    def would_keep(self, time_s: float) -> bool:
+        """What ``wants`` would answer. It changes nothing."""
+        return self.is_new(time_s) and self._is_due(time_s)
+
     def wants(self, time_s: float) -> bool:
         """Whether to keep this picture of a ``feed`` or ``flush``: asked once for each, in their order."""
+        kept = self.would_keep(time_s)
         self._seen_s = max(self._seen_s, time_s)
         self._ahead.came(time_s)
-        if not self.is_new(time_s) or not self._is_due(time_s):
-            return False
-        self._sampled(time_s)
-        return True
+        if kept:
+            self._sampled(time_s)
+        return kept
 
     def is_new(self, time_s: float) -> bool:
         """Whether a sample at this time would still be the latest."""

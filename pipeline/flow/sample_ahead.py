@@ -3,6 +3,7 @@
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Iterator
+from copy import copy
 
 from pipeline.errors import SourceError
 from pipeline.flow.source import Packet
@@ -90,14 +91,30 @@ class Ahead:
 
     def came(self, time_s: float) -> None:
         """A picture came out of the decoder."""
-        if self._before_s is not None:
-            self._interval = max(time_s - self._before_s, 0.9 * self._interval)
-        self._before_s = time_s
+        self._interval, self._before_s = self._interval_at(time_s), time_s
         del self._times[: bisect_right(self._times, time_s)]
 
     def following(self, time_s: float) -> float:
-        """When the picture after the one at ``time_s`` is due: seen among the packets, else estimated."""
-        return self._times[0] if self._times else time_s + self._interval
+        """When the picture after the one at ``time_s``, which is about to come, is due: seen among the
+        packets, else estimated."""
+        after = bisect_right(self._times, time_s)
+        return self._times[after] if after < len(self._times) else time_s + self._interval_at(time_s)
+
+    @property
+    def pending(self) -> list[float]:
+        """Times of packets whose pictures have not come."""
+        return list(self._times)
+
+    def twin(self) -> "Ahead":
+        """A copy that goes its own way."""
+        other = copy(self)
+        other._times = list(self._times)
+        return other
+
+    def _interval_at(self, time_s: float) -> float:
+        if self._before_s is None:
+            return self._interval
+        return max(time_s - self._before_s, 0.9 * self._interval)
 
 
 def with_last(packets: Iterable[Packet]) -> Iterator[tuple[Packet, bool]]:

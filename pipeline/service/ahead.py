@@ -1,20 +1,19 @@
-"""Keyframes of files, decoded before their turn on cores that would be idle: one film uses them all."""
+"""Keyframes and sequences of files, decoded before their turn on cores that would be idle."""
 
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any, TypeVar
 
-from pipeline.flow.decode import Picture
 from pipeline.service.crew import contained
 
-Started = Future[Picture | None]
-Work = Callable[[], Picture | None]
+T = TypeVar("T")
 
 
 class Ahead:
-    """What may be decoded ahead in a worker: one keyframe more than it has cores, counted from the start of
-    its decoding until its picture is taken or forgotten.
+    """What may be decoded ahead in a worker: one keyframe or sequence more than it has cores, counted from
+    the start of its decoding until its pictures are taken or forgotten.
 
     ``run`` is the work of one thread; there should be ``threads`` of them. While ``paused`` nothing is begun:
     what is live on the worker goes first."""
@@ -23,7 +22,7 @@ class Ahead:
         self.paused = False
         self.threads = cores if cores > 1 else 0  # on one core a second decoder gains nothing
         self._free = self.threads + 1 if self.threads else 0
-        self._waiting: deque[tuple[Started, Work]] = deque()
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
@@ -39,9 +38,9 @@ class Ahead:
         with self._changed:
             self._free += 1
 
-    def start(self, work: Work) -> Started:
+    def start(self, work: Callable[[], T]) -> Future[T]:
         """Do it in another thread, in a place that was reserved."""
-        started: Started = Future()
+        started = Future[T]()
         with self._changed:
             if self._closed:
                 started.cancel()
@@ -69,7 +68,7 @@ class Ahead:
                 started.cancel()
             self._changed.notify_all()
 
-    def _take(self) -> tuple[Started, Work] | None:
+    def _take(self) -> tuple[Future[Any], Callable[[], Any]] | None:
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()

@@ -5,19 +5,23 @@ the packets between two keyframes may change a decision, they are read (``Sample
 the samples are those of reading from front to back."""
 
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from collections import abc
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 from pipeline.errors import DecodeError, FramewardenError, SourceError
 from pipeline.flow.decode import Decoder, Picture
+from pipeline.flow.rehearse import Sequence
 from pipeline.flow.sample import Sampler
 from pipeline.flow.sample_ahead import with_last
 from pipeline.flow.source import Packet, Source, StreamInfo
 from pipeline.service.admission import Admission
-from pipeline.service.ahead import Ahead, Started
+from pipeline.service.ahead import Ahead
+from pipeline.service.sequences import Replay, Sequences, Upcoming
 
 SAME_S = 1e-3
 NEAR_S = 0.1
@@ -38,15 +42,24 @@ class Fetching:
     """A ``Decoder`` that also takes unread keyframes. Used by one thread; ``keys`` is its own."""
 
     def __init__(
-        self, decoder: Decoder, keys: Source, info: StreamInfo, admission: Admission, ahead: Ahead
+        self,
+        decoder: Decoder,
+        sampler: Sampler,
+        keys: Source,
+        info: StreamInfo,
+        admission: Admission,
+        ahead: Ahead,
     ) -> None:
         self.changed = False  # the parameters did, on the way: from there on packets must come in their order
         self._decoder = decoder
+        self._sampler = sampler
         self._keys = keys
         self._info = info
         self._admission = admission
         self._ahead = ahead
-        self._started: dict[int, Started] = {}
+        self._started: dict[int, Future[Picture | None]] = {}
+        self._sequences = Sequences(info, admission, ahead)
+        self._replay: Replay | None = None
         self._foreseen = False  # since the last keyframe that was decoded
 
     @property
@@ -67,20 +80,36 @@ class Fetching:
         return self._decoder.still(self._fetched(packet)) if picture is None else picture
 
     def decode(self, packet: Packet, *, wanted: bool = True) -> Iterable[Picture]:
-        """See ``Decoder.decode``."""
-        return self._decoder.decode(self._fetched(packet), wanted=wanted)
+        """See ``Decoder.decode``. A sequence that was decoded ahead is shown as if it were decoded now."""
+        if packet.keyframe:
+            held = self._sequences.take(packet)
+            before = self.flush() if held is not None or self._replay is not None else ()
+            self._replay = Replay(held, self._sampler, self._decoder) if held is not None else None
+            return chain(before, self._fed(packet, wanted))
+        return self._fed(packet, wanted)
 
     def flush(self) -> Iterable[Picture]:
         """See ``Decoder.flush``."""
-        return self._decoder.flush()
+        if self._replay is None:
+            return self._decoder.flush()
+        rest = list(self._replay.flush())
+        self.reset()
+        return rest
 
     def reset(self) -> None:
         """See ``Decoder.reset``."""
+        self._replay = None
         self._decoder.reset()
 
     def close(self) -> None:
         """Forget what was begun; the decoder itself is its owner's to close."""
         self._forget(0)
+        self._sequences.forget()
+
+    def foresee(self, coming: Iterator[Sequence]) -> None:
+        """Every packet is fed from now on: decode these sequences ahead, and no single keyframes any more."""
+        self._forget(0)
+        self._sequences.foresee(self._sampler, coming)
 
     def begin(self, coming: Iterable[Packet], first: int) -> None:
         """Decode these keyframes ahead, as many as there is room for; of those before number ``first`` none
@@ -99,6 +128,11 @@ class Fetching:
                 self._ahead.release()
                 return
             self._started[packet.pts] = self._ahead.start(partial(self._alone, real))
+
+    def _fed(self, packet: Packet, wanted: bool) -> Iterable[Picture]:
+        if self._replay is not None:
+            return self._replay.decode(packet)
+        return self._decoder.decode(self._fetched(packet), wanted=wanted)
 
     def _forget(self, before: int) -> None:
         for tag in [tag for tag in self._started if tag < before]:
@@ -133,7 +167,7 @@ class Skim:
     """One pass over a file: ``source`` reads on where that is needed, ``keys`` fetches the rest."""
 
     def __init__(
-        self, source: Source, keys: Source, times: Sequence[float], sampler: Sampler, decoder: Fetching
+        self, source: Source, keys: Source, times: abc.Sequence[float], sampler: Sampler, decoder: Fetching
     ) -> None:
         self.decoder = decoder
         self._source = source
@@ -171,12 +205,13 @@ class Skim:
     def _read_on(self, number: int) -> Packets:
         """What follows this keyframe, up to where the sampler rests; gives the number of the keyframe that
         comes next, None at the end of the file."""
-        for packet, last in with_last(self._from(self._times[number])):
+        packets = Upcoming(with_last(self._from(self._times[number])))
+        for packet, last in packets:
             if abs(packet.time_s - self._times[number]) < SAME_S and packet.keyframe and not last:
                 continue  # it was taken
-            yield packet, last
             if packet.keyframe and self._sampler.plan != "keyframes":
-                self.decoder.close()  # what was begun is not wanted, its places are
+                self.decoder.foresee(packets.sequences())
+            yield packet, last
             following = bisect_right(self._times, packet.time_s + SAME_S) if packet.keyframe else None
             if following is None or following == len(self._times):
                 continue
@@ -216,7 +251,7 @@ def by_index(
         if not times:
             yield None
             return
-        fetching = Fetching(decoder, keys, source.info, admission, ahead)
+        fetching = Fetching(decoder, sampler, keys, source.info, admission, ahead)
         try:
             yield Skim(source, keys, times, sampler, fetching)
         finally:

@@ -2,7 +2,9 @@
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,14 @@ import pytest
 from pipeline.backends.encode_ffmpeg import write_clip
 from pipeline.backends.source_ffmpeg import FfmpegSource, SourceSettings, open_source
 from pipeline.errors import DecodeError
+from pipeline.flow.decode import Picture
 from pipeline.flow.pick import pictures
-from pipeline.flow.sample import Sampler, SamplingRules
+from pipeline.flow.sample import Plan, Sampler, SamplingRules
 from pipeline.flow.sample_ahead import with_last
 from pipeline.flow.source import Packet
+from pipeline.service import sequences
 from pipeline.service.admission import Admission, Turns
-from pipeline.service.ahead import Ahead, Started, Work
+from pipeline.service.ahead import Ahead, T
 from pipeline.service.crew import Crew
 from pipeline.service.marks import Marks, board
 from pipeline.service.skim import by_index
@@ -32,7 +36,7 @@ class Pool(Ahead):
 
     started = 0
 
-    def start(self, work: Work) -> Started:
+    def start(self, work: Callable[[], T]) -> Future[T]:
         self.started += 1
         return super().start(work)
 
@@ -77,8 +81,14 @@ def counting(source: FfmpegSource) -> Counting:
     return source
 
 
-def look(packets: Iterator[tuple[Packet, bool]], sampler: Sampler, decoder: object) -> Found:
-    """Every sample, by its time and the sum of its pixels, and every complaint."""
+def look(
+    packets: Iterator[tuple[Packet, bool]],
+    sampler: Sampler,
+    decoder: object,
+    watch: tuple[float, float] = (inf, inf),
+) -> Found:
+    """Every sample, by its time and the sum of its pixels, and every complaint. From the first sample after
+    ``watch`` begins it is watched until it ends."""
     found: Found = []
     for packet, last in packets:
         try:
@@ -86,14 +96,18 @@ def look(packets: Iterator[tuple[Packet, bool]], sampler: Sampler, decoder: obje
                 found.append((round(picture.time_s, 6), int(picture.surface.to_ndarray().astype(int).sum())))
         except DecodeError:
             found.append(f"damaged at {packet.time_s:.3f}")
+        if found and isinstance(found[-1], tuple) and found[-1][0] >= watch[0]:
+            sampler.watch(watch[1])
     return found
 
 
-def both_ways(path: Path, rules: SamplingRules, pool: Pool) -> tuple[Found, Found, int]:
+def both_ways(
+    path: Path, rules: SamplingRules, pool: Pool, watch: tuple[float, float] = (inf, inf)
+) -> tuple[Found, Found, int]:
     """What is found from front to back, what by the index, and how many packets that read."""
     admission = Admission("cpu", Turns(CORES, Marks(board(CORES))), 1)
     with opened(path) as source, admission.decoder(source.info) as decoder:
-        plain = look(with_last(source), Sampler(rules, kind="file", rng=random.Random(4)), decoder)
+        plain = look(with_last(source), Sampler(rules, kind="file", rng=random.Random(4)), decoder, watch)
     sampler = Sampler(rules, kind="file", rng=random.Random(4))
     with (
         counting(opened(path)) as source,
@@ -102,7 +116,7 @@ def both_ways(path: Path, rules: SamplingRules, pool: Pool) -> tuple[Found, Foun
     ):
         assert skim is not None
         assert source.second is not None
-        found = look(skim.packets(None), sampler, skim.decoder)
+        found = look(skim.packets(None), sampler, skim.decoder, watch)
         read = source.given + source.second.given
     assert [pool.reserve() for _ in range(CORES + 2)].count(True) == (0 if pool.paused else CORES + 1)
     return plain, found, read
@@ -164,6 +178,75 @@ def test_keyframes_are_decoded_ahead_unless_something_live_goes_first(clips: Cli
     pool.paused, pool.started = True, 0
     both_ways(path, SamplingRules(max_gap_s=1.0, audit=0), pool)
     assert pool.started == 0
+
+
+LONG = {
+    "H.264": {"options": {"bf": "3"}},
+    "H.264 in MPEG-TS": {"suffix": ".ts", "options": {"bf": "2"}},
+    "HEVC": {"codec": "libx265"},
+    "VP9": {"codec": "libvpx-vp9", "suffix": ".webm"},
+}
+"""Eight sequences of 45 pictures and one of 1, further apart than the gap."""
+
+
+def long_film(clips: Clips, name: str = "H.264") -> Path:
+    return clips(pictures=361, gop=45, **LONG[name])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("plan", ["auto", "skip", "full"])
+def test_sequences_are_decoded_ahead_where_all_packets_are_fed(
+    clips: Clips, pool: Pool, monkeypatch: pytest.MonkeyPatch, name: str, plan: Plan
+) -> None:
+    """All but the first, in which that turns out, and the last; and nothing that is kept was not foreseen."""
+    late = count_late(monkeypatch)
+    rules = SamplingRules(max_gap_s=0.7, plan=plan)
+    plain, found, _ = both_ways(long_film(clips, name), rules, pool)
+    assert found == plain
+    assert pool.started >= 7
+    assert late == []
+
+
+def count_late(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The times of pictures that were not foreseen, as they are decoded."""
+    late: list[float] = []
+    decode = sequences.Replay._decode_up_to
+
+    def noted(replay: sequences.Replay, time_s: float) -> Picture | None:
+        late.append(time_s)
+        return decode(replay, time_s)
+
+    monkeypatch.setattr(sequences.Replay, "_decode_up_to", noted)
+    return late
+
+
+@pytest.mark.parametrize("at_s", [3.0, 5.9, 8.2])
+def test_what_is_watched_within_a_sequence_that_was_decoded_ahead_is_decoded_after_all(
+    clips: Clips, pool: Pool, monkeypatch: pytest.MonkeyPatch, at_s: float
+) -> None:
+    late = count_late(monkeypatch)
+    rules = SamplingRules(max_gap_s=0.7, plan="skip")
+    plain, found, _ = both_ways(long_film(clips), rules, pool, watch=(at_s, at_s + 2.0))
+    assert found == plain
+    dense = [one for one in found if isinstance(one, tuple) and at_s <= one[0] < at_s + 2.0]
+    assert len(dense) >= 10  # eight a second, once it is watched
+    assert late
+
+
+def test_damage_in_a_sequence_is_told_and_survived_in_the_same_way(
+    clips: Clips, tmp_path: Path, pool: Pool
+) -> None:
+    whole = long_film(clips)
+    path = tmp_path / "damaged.mp4"
+    spoilt = bytearray(whole.read_bytes())
+    packets = [packet.data for packet in demux(whole)[1]]
+    for packet in packets[90:91] + packets[140:150] + packets[225:226]:  # the first and the last: keyframes
+        spoilt[packet.pos + 6 : packet.pos + packet.size] = bytes(packet.size - 6)
+    path.write_bytes(spoilt)
+    plain, found, _ = both_ways(path, SamplingRules(max_gap_s=0.7, plan="skip"), pool)
+    assert found == plain
+    assert [one for one in found if isinstance(one, str)]
+    assert pool.started >= 7
 
 
 def test_as_many_are_decoded_at_once_as_there_are_cores(pool: Pool) -> None:
