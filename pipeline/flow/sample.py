@@ -261,7 +261,8 @@ class Sampler:
         if self._feeding and self._audit_s <= self._seen_s:
             self._feeding = False
             return [RESET]
-        return [Order("feed", packet)] if self._feeding else []
+        wanted = not packet.time_s < self._audit_s < inf
+        return [Order("feed", packet, wanted)] if self._feeding else []
 
     def _rescue(self, packet: Packet) -> tuple[list[Order], bool]:
         """When the gap is about to be missed: the keyframe passed over, or all that is held; and whether the
