@@ -110,7 +110,7 @@ class Sequences:
     def foresee(self, sampler: Sampler, coming: Iterator[Sequence]) -> None:
         """Begin as many as there is room for. ``sampler``, in whose plan every packet is fed, takes the first
         keyframe of ``coming`` next."""
-        first = next(coming, None)
+        first = next(coming, None) if self._ahead.threads else None
         picks = Rehearsal(sampler).picks(first) if first is not None else None
         if first is None or picks is None:
             self.forget()
@@ -151,27 +151,28 @@ class Sequences:
             self._rehearsal = None  # begin anew at the next keyframe
             return False
         self._pixels += pixels
-        work = self._ahead.start(partial(self._decoded, sequence, frozenset(picks), everything))
+        decoded = partial(self._decoded, sequence, frozenset(picks), everything, self._given_up)
+        work = self._ahead.start(decoded)
         self._begun[sequence.packets[0].pts] = _Begun(picks, pixels, work)
         return True
 
     def _ended(self, begun: _Begun) -> Held | None:
-        try:
-            with suppress(CancelledError):
-                return begun.work.result()
-            return None
-        finally:
-            self._pixels -= begun.pixels
-            self._ahead.release()
+        held = None
+        with suppress(CancelledError):
+            held = begun.work.result() if begun.work.exception() is None else None
+        self._pixels -= begun.pixels
+        self._ahead.release()
+        return held
 
-    def _decoded(self, sequence: Sequence, picks: frozenset[float], everything: bool) -> Held | None:
+    def _decoded(
+        self, sequence: Sequence, picks: frozenset[float], everything: bool, given_up: int
+    ) -> Held | None:
         """Another thread decodes a sequence; None when a picture of it that will be kept does not come."""
         found: dict[float, Picture] = {}
-        begun = self._given_up
         try:
             with self._admission.decoder(self._info) as decoder:
                 for packet in sequence.packets:
-                    if begun != self._given_up:
+                    if given_up != self._given_up:
                         return None
                     for picture in decoder.decode(packet, wanted=everything or packet.time_s in picks):
                         if picture.time_s in picks:
