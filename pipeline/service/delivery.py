@@ -1,11 +1,11 @@
-"""Redis for a run: the server that the config names or one of our own, the thread that publishes to it, and
-what is said about the outbox."""
+"""Redis for a run: the server that the config names or one of our own, and the thread that publishes to
+it."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import structlog
 
@@ -14,7 +14,7 @@ from pipeline.backends.redis_connect import RedisSettings
 from pipeline.backends.redis_embedded import EmbeddedRedis
 from pipeline.backends.sink_redis import RedisSink
 from pipeline.config import Config
-from pipeline.outbox import Counts, Outbox, OutboxError
+from pipeline.outbox import Outbox
 from pipeline.service.crew import Crew
 from pipeline.service.publisher import Publisher
 
@@ -94,33 +94,3 @@ def redis_for(config: Config, stop: threading.Event) -> Iterator[Place]:
         yield place
     finally:
         place.close()
-
-
-class OutboxWatch:
-    """What the status says of the outbox: ``ok``, or why nothing more is accepted, and how full it is.
-
-    ``counts`` are those of the last look."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self.counts = Counts(0, 0, 0, 0)
-        self._outbox = outbox
-        self._error = ""
-
-    def look(self, errors: Iterable[str]) -> dict[str, Any]:
-        """The outbox now; ``errors`` are those that the workers' recorders met and still meet."""
-        error = next(filter(None, errors), "")
-        try:
-            self.counts = self._outbox.counts()
-        except OutboxError as exc:
-            error = error or str(exc)
-        if error and error != self._error:
-            log.error("the outbox accepts nothing; samples wait, nothing is lost", why=error)
-        elif self._error and not error:
-            log.info("the outbox accepts again")
-        self._error = error
-        return {
-            "state": "blocked" if error else "ok",
-            "error": error,
-            "bytes": self.counts.bytes,
-            "max_bytes": self._outbox.max_bytes,
-        }

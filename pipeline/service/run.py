@@ -15,7 +15,6 @@ from pipeline.config import Config, Stream
 from pipeline.errors import SourceError
 from pipeline.outbox import Outbox
 from pipeline.service import plan
-from pipeline.service.delivery import Delivery, redis_for
 from pipeline.service.jobs import Job, Outcome
 from pipeline.service.reload import Reloader
 from pipeline.service.snapshot import Snapshot
@@ -42,6 +41,8 @@ def run_service(
     with ``reloader``, follow the config file.
 
     :raises ConfigError, ModelError: refuse to start; nothing has been opened."""
+    from pipeline.service.delivery import Delivery, redis_for  # on use: ``screen`` needs no Redis
+
     manifests = plan.check_models(config)
     device, why = registry.choose_device(config.device, config.engine, [m.name for m in manifests.values()])
     gpus = plan.gpus(config, device)

@@ -10,9 +10,9 @@ import structlog
 
 from pipeline import status
 from pipeline.config import Config
-from pipeline.service.delivery import OutboxWatch
 from pipeline.service.hand import Hand
 from pipeline.service.jobs import Job
+from pipeline.service.outbox_watch import OutboxWatch
 from pipeline.service.publisher import Publisher
 from pipeline.service.reload import Reloader
 from pipeline.service.report import context_of

@@ -293,8 +293,8 @@ SPEED = ("every gap", "nothing dropped", "99 %")
 
 def test_streams_are_counted_on_the_real_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, with a small film: what a GPU will run, but for the device."""
-    clip = film(tmp_path / "film.mp4", 6, size=(320, 180))
-    monkeypatch.setattr(service, "film", lambda: clip)
+    clip = film(tmp_path / "film.mp4", 20, size=(320, 180), rate=10)
+    monkeypatch.setattr(service, "longer", lambda _: clip)
     for name, value in {"WARM_S": 0.5, "WINDOW_S": 2.5, "TRIES": 1}.items():
         monkeypatch.setattr(service, name, value)
     judged, tried = judge.judge, list[judge.Finding]()

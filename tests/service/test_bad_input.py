@@ -8,14 +8,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
-from tests.fixtures.service import Command, film, segments
+from tests.fixtures.own_model import write_manifest
+from tests.fixtures.service import Command, film, segments, start
+from tests.fixtures.tiny_onnx import mean_colour_model
 
 Start = Callable[..., Command]
+
+
+def streams(command: Command) -> list[dict[str, Any]]:
+    """The data of the stream events."""
+    return [event["data"] for event in command.events if event["type"] == "framewarden.stream.v1"]
 
 
 def empty(folder: Path) -> Path:
@@ -60,24 +68,39 @@ def missing(folder: Path) -> Path:
     return folder / "not-there.mp4"
 
 
-@pytest.mark.parametrize("make", [empty, text, no_moov, audio_only, folder_without_video, missing])
-def test_an_input_that_is_no_video_fails_alone(
-    make: Callable[[Path], Path], framewarden: Start, tmp_path: Path
+BAD = (empty, text, no_moov, audio_only, folder_without_video, missing)
+
+
+@pytest.fixture(scope="module")
+def screened(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Path, Command]:
+    """One run over every bad input, by name, and a good film behind them."""
+    folder = tmp_path_factory.mktemp("inputs")
+    bad = {make.__name__: make(folder) for make in BAD}
+    good = film(folder / "good.mp4", 6, (2.0, 4.0))
+    command = start("screen", *bad.values(), good, "--json")
+    assert command.end() == 1, command.stderr
+    return bad, good, command
+
+
+@pytest.mark.parametrize("name", [make.__name__ for make in BAD])
+def test_an_input_that_is_no_video_fails_with_one_line(
+    name: str, screened: tuple[dict[str, Path], Path, Command]
 ) -> None:
-    bad = make(tmp_path)
-    good = film(tmp_path / "good.mp4", 6, (2.0, 4.0))
-    command = framewarden("screen", bad, good, "--json")
-    assert command.end() == 1
-    states = {
-        e["data"]["stream"]["id"]: e["data"]["state"]
-        for e in command.events
-        if e["type"].endswith("stream.v1")
-    }
-    assert states == {str(bad): "failed", str(good): "ended"}
-    assert len(segments(command.events)) == 1
+    inputs, _, command = screened
+    bad = str(inputs[name])
+    states = [data["state"] for data in streams(command) if data["stream"]["id"] == bad]
+    assert states == ["failed"]
+    assert len([line for line in command.errors if bad in line]) == 1, command.stderr
+
+
+def test_a_film_behind_inputs_that_fail_is_screened(
+    screened: tuple[dict[str, Path], Path, Command],
+) -> None:
+    inputs, good, command = screened
+    assert {data["stream"]["id"] for data in streams(command)} == {*map(str, inputs.values()), str(good)}
+    assert [data["state"] for data in streams(command) if data["stream"]["id"] == str(good)] == ["ended"]
+    assert [segment["stream"]["id"] for segment in segments(command.events)] == [str(good)]
     assert "Traceback" not in command.stderr
-    lines = [line for line in command.errors if str(bad) in line]
-    assert len(lines) == 1, command.stderr
 
 
 def test_a_port_that_says_nothing_ends_within_its_deadline(framewarden: Start, tmp_path: Path) -> None:
@@ -128,17 +151,15 @@ def test_a_file_that_crashes_its_decoder_fails_and_the_others_go_on(
     planted = tmp_path / "planted"
     planted.mkdir()
     (planted / "sitecustomize.py").write_text(CRASH)
+    mean_colour_model(tmp_path / "mine.onnx", bias=(9.0, 0.0, 0.0))  # flags every picture
     films = [film(tmp_path / f"good{n}.mp4", 8, (2.0, 5.0)) for n in range(3)]
     bad = film(tmp_path / "bad.mp4", 4, size=(320, 242))
     root = str(Path(__file__).resolve().parents[2])
     env = {"PYTHONPATH": os.pathsep.join([str(planted), root])}
-    command = framewarden("screen", films[0], bad, *films[1:], "--json", env=env)
+    words = ("--model", write_manifest(tmp_path), "--json")
+    command = framewarden("screen", films[0], bad, *films[1:], *words, env=env)
     assert command.end(90) == 1
-    states = {
-        e["data"]["stream"]["id"]: e["data"]["state"]
-        for e in command.events
-        if e["type"].endswith("stream.v1")
-    }
+    states = {data["stream"]["id"]: data["state"] for data in streams(command)}
     assert states == {str(bad): "failed"} | {str(good): "ended" for good in films}
     found = [s["stream"]["id"] for s in segments(command.events) if s["reason"] != "shutdown"]
     assert sorted(found) == sorted(map(str, films))

@@ -16,7 +16,8 @@ from pipeline.errors import SinkError
 from pipeline.events import Event
 from pipeline.outbox import Outbox, OutboxFullError
 from pipeline.service import publisher as module
-from pipeline.service.delivery import Delivery, OutboxWatch, redis_for
+from pipeline.service.delivery import Delivery, redis_for
+from pipeline.service.outbox_watch import OutboxWatch
 from pipeline.service.state import close_left_open
 from tests.fixtures.events import segment
 from tests.fixtures.redis import until

@@ -29,7 +29,7 @@ def test_sighup_adds_removes_and_changes_streams_and_leaves_the_others_alone(
     framewarden: Start, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     for name in ("kept", "gone", "changed", "new"):
-        film(tmp_path / f"{name}.mp4", 60, (0.0, 60.0), size=(320, 240))
+        film(tmp_path / f"{name}.mp4", 60, (0.0, 60.0), size=(320, 240), rate=10)
     redis = {"url": redis_server.url}
     before = [looping("kept"), looping("gone"), looping("changed")]
     path = write_config(tmp_path / "run.yaml", before, redis=redis, workers=1)
@@ -70,7 +70,7 @@ def test_a_changed_file_is_followed_and_an_invalid_one_is_not(
     framewarden: Start, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     for name in ("kept", "new"):
-        film(tmp_path / f"{name}.mp4", 30, size=(320, 240))
+        film(tmp_path / f"{name}.mp4", 30, size=(320, 240), rate=10)
     keys = {"redis": {"url": redis_server.url}, "reload": "watch"}
     path = write_config(tmp_path / "run.yaml", [looping("kept")], **keys)
     command = framewarden("run", path, "--json")
@@ -99,7 +99,7 @@ def test_a_changed_file_is_followed_and_an_invalid_one_is_not(
 def test_a_file_goes_on_under_a_new_policy_where_it_was(
     framewarden: Start, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    film(tmp_path / "one.mp4", 40, (2.0, 38.0), size=(320, 240), gop_s=1.0)
+    film(tmp_path / "one.mp4", 40, (2.0, 38.0), size=(320, 240), rate=10, gop_s=1.0)
     stream = {"id": "one", "url": "one.mp4", "sampling": {"max_gap_s": 0.2}}
     redis = {"url": redis_server.url}
     path = write_config(tmp_path / "run.yaml", [stream], redis=redis)

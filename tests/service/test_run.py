@@ -19,6 +19,8 @@ from tests.fixtures.rtsp import RtspServer
 from tests.fixtures.service import WAIT_S, Command, film, segments
 
 Start = Callable[..., Command]
+SMALL: dict[str, Any] = {"size": (320, 240), "rate": 10}
+"""Of a film that is long: it is made in a second."""
 
 
 def config(path: Path, streams: list[dict[str, Any]], **keys: Any) -> Path:
@@ -50,9 +52,9 @@ def beyond_peak(outbox: Outbox, stream: str) -> bool:
 def test_three_rtsp_streams_are_flagged_into_redis(
     framewarden: Start, rtsp_server: RtspServer, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    spans = {"a": (2.2, 6.0), "b": (4.1, 7.7), "c": (1.0, 3.6)}
+    spans = {"a": (1.2, 4.0), "b": (2.1, 4.7), "c": (1.0, 3.6)}
     for name, span in spans.items():
-        film(rtsp_server.folder / f"{name}.mp4", 12, span, gop_s=1.0)
+        film(rtsp_server.folder / f"{name}.mp4", 8, span, gop_s=1.0)
     streams = [
         {"id": name, "url": rtsp_server.url(f"{name}.mp4", loop=True), "sampling": {"max_gap_s": 1.0}}
         for name in spans
@@ -85,17 +87,18 @@ def test_a_live_boundary_is_corrected_by_a_closer_look(
 ) -> None:
     """The open event comes at once, as uncertain as the gap; the next revision has the boundary, then the
     end."""
-    film(tmp_path / "one.mp4", 14, (3.3, 7.6))
+    film(tmp_path / "one.mp4", 9, (1.3, 5.6))
     streams = [{"id": "cam", "url": "one.mp4", "pace": "realtime", "sampling": {"audit": 0}}]
-    settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
-    command = framewarden("run", settings, "--json", "--exit-at-end")
+    keys: dict[str, Any] = {"redis": {"url": redis_server.url}, "policy": {"sexual": {"gap_s": 2.0}}}
+    command = framewarden("run", config(tmp_path / "run.yaml", streams, **keys), "--json", "--exit-at-end")
     assert command.end() == 0, command.stderr
     (first,) = opened(command, "cam")
-    assert (first["media"]["start_s"], first["media"]["start_uncertainty_s"]) == (3.0, 1.0)
+    assert (first["media"]["start_s"], first["media"]["start_uncertainty_s"]) == (1.0, 1.0)
     updates = segments(command.events, "update")
-    assert abs(updates[0]["media"]["start_s"] - 3.3) <= 0.25
+    assert abs(updates[0]["media"]["start_s"] - 1.3) <= 0.25
     (end,) = closed(command, "cam")
-    for key, truth in (("start", 3.3), ("end", 7.6)):
+    assert end["reason"] == "ended"
+    for key, truth in (("start", 1.3), ("end", 5.6)):
         assert abs(end["media"][f"{key}_s"] - truth) <= 0.25
         assert end["media"][f"{key}_uncertainty_s"] <= 0.125
 
@@ -103,7 +106,7 @@ def test_a_live_boundary_is_corrected_by_a_closer_look(
 def test_a_killed_worker_comes_back_and_its_streams_go_on(
     framewarden: Start, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    film(tmp_path / "long.mp4", 30, (1.5, 30.0))
+    film(tmp_path / "long.mp4", 30, (1.5, 30.0), **SMALL)
     streams = [{"id": "cam", "url": "long.mp4", "pace": "realtime", "loop": True}]
     command = framewarden(
         "run", config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url}), "--json"
@@ -145,7 +148,7 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(
 ) -> None:
     """kill -9 of everything while a file is screened: its successor closes what was open, finishes the file
     from the last scored sample, repeats nothing, and knows which segment was the last one."""
-    film(tmp_path / "one.mp4", 60, (5.0, 9.0), (20.0, 25.0), (50.0, 55.0), size=(320, 240), gop_s=1.0)
+    film(tmp_path / "one.mp4", 60, (5.0, 9.0), (20.0, 25.0), (50.0, 55.0), gop_s=1.0, **SMALL)
     streams = [{"id": "uploads", "url": "one.mp4", "sampling": {"max_gap_s": 0.4}}]
     policy = {"sexual": {"cooldown_s": 60.0}}
     settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url}, policy=policy)
@@ -178,7 +181,7 @@ def test_a_run_with_fewer_workers_delivers_what_the_killed_one_accepted(
 ) -> None:
     """kill -9 of a supervisor and two workers while Redis is away; one worker takes up both streams."""
     names = ("a", "b")
-    film(tmp_path / "one.mp4", 20, (1.0, 20.0), size=(320, 240), gop_s=1.0)
+    film(tmp_path / "one.mp4", 20, (1.0, 20.0), gop_s=1.0, **SMALL)
     streams = [{"id": name, "url": "one.mp4", "pace": "realtime", "loop": True} for name in names]
     keys: dict[str, Any] = {"redis": {"url": redis_server.url}}
     redis_server.kill()
@@ -219,7 +222,7 @@ def test_a_run_with_fewer_workers_delivers_what_the_killed_one_accepted(
 def test_sigterm_closes_and_delivers_what_is_open(
     framewarden: Start, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    film(tmp_path / "long.mp4", 30, (0.0, 30.0))
+    film(tmp_path / "long.mp4", 30, (0.0, 30.0), **SMALL)
     streams = [{"id": "cam", "url": "long.mp4", "pace": "realtime", "loop": True}]
     command = framewarden(
         "run", config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url}), "--json"
