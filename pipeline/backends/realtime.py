@@ -7,9 +7,9 @@ from contextlib import contextmanager, nullcontext
 from pipeline.errors import SourceError
 from pipeline.flow.source import Packet
 
-EARLY_S = 0.1
-"""What is no keyframe may be given so much before it is due, in one go with others: a sleep a packet would
-cost more than reading it."""
+EARLY_S, LATE_S = 0.1, 0.3
+"""What is no keyframe may be given so much before or after it is due, in one go with others: to be woken up
+for each packet, with what it needs out of the caches, would cost several times what reading it does."""
 BURST = 64
 """Packets that are read in one go at most."""
 READERS, PATIENCE_S = 2, 1.0
@@ -25,8 +25,8 @@ _reading = threading.Semaphore(READERS)
 def paced(
     packets: Iterator[Packet], stop: threading.Event, monotonic: Callable[[], float], *, local: bool
 ) -> Generator[Packet, None, None]:
-    """``packets``, each when the clock has come to its ``arrived`` or up to ``EARLY_S`` before it, keyframes
-    never early; ends at ``stop``.
+    """``packets``, each when the clock has come to its ``arrived``: keyframes and the last one just then,
+    what is between them up to ``EARLY_S`` before or ``LATE_S`` after it; ends at ``stop``.
 
     :raises SourceError: as ``packets`` does, behind what came before it."""
     error: SourceError | None = None
@@ -34,7 +34,7 @@ def paced(
     while not over:
         burst: list[Packet] = []
         with _turn() if local else nullcontext():
-            until_s = monotonic() + EARLY_S
+            until_s = monotonic() + EARLY_S + LATE_S
             try:
                 while len(burst) < BURST:
                     burst.append(next(packets))
@@ -46,8 +46,10 @@ def paced(
                 error, over = found, True
         for packet in burst:
             wait_s = packet.arrived - monotonic()
-            if wait_s > (0.0 if packet.keyframe else EARLY_S) and stop.wait(wait_s):
-                return
+            if wait_s > (0.0 if packet.keyframe else EARLY_S):
+                for_more_s = 0.0 if packet.keyframe else min(LATE_S, burst[-1].arrived - packet.arrived)
+                if stop.wait(wait_s + for_more_s):
+                    return
             yield packet
     if error is not None:
         raise error
