@@ -53,7 +53,8 @@ class HostClassifier:
     """An engine that reads host memory, behind the ``Classifier`` protocol.
 
     A batch is run in pieces of the engine's ``sizes``, greatest first, and never padded where they allow it:
-    with sizes 1 and 4, 6 pictures are 4 + 1 + 1. Not thread-safe: it belongs to the one inference thread."""
+    with sizes 1 and 4, 6 pictures are 4 + 1 + 1. Without sizes it is run whole.
+    Not thread-safe: it belongs to the one inference thread."""
 
     def __init__(
         self,
@@ -91,6 +92,8 @@ class HostClassifier:
         self._close()
 
     def _raw(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not self._sizes:
+            return self._run(np.ascontiguousarray(pixels))
         parts, at = [], 0
         while at < len(pixels):
             left = len(pixels) - at
