@@ -20,7 +20,7 @@ from pipeline.service.admission import Admission
 from pipeline.service.ahead import Ahead
 
 MOST_BYTES = 64 * 2**20
-"""Encoded bytes that are read ahead at most, of one film."""
+"""Encoded bytes that are read ahead of one film at most, and of one sequence."""
 MOST_PIXELS = 2**28
 """Pixels of pictures that are held ahead at most, of one film: 128 of full HD, 400 MB."""
 
@@ -35,7 +35,8 @@ class Upcoming:
         self._bytes = 0
         self._whole = deque[Sequence]()
         self._begun: list[Packet] = []
-        self._alone = True  # each sequence by itself, as far as is known
+        self._begun_bytes = 0
+        self._alone = True  # each sequence by itself and of a bearable size, as far as is known
         self._failure: SourceError | None = None
 
     def __iter__(self) -> Iterator[tuple[Packet, bool]]:
@@ -70,14 +71,22 @@ class Upcoming:
         packet, last = found
         self._read.append(found)
         self._bytes += packet.size
-        if packet.keyframe and self._begun and self._alone:
-            self._whole.append(Sequence(self._begun, packet))
-        if packet.keyframe:
+        if self._alone:
+            self._alone = self._collect(packet) and not last
+        else:
             self._begun = []
-        self._begun.append(packet)
-        early = packet.time_s < self._begun[0].time_s
-        self._alone = self._alone and not (last or early or packet.parameters_changed)
         return True
+
+    def _collect(self, packet: Packet) -> bool:
+        """Whether the sequence that is being read is, so far, as all should be."""
+        if packet.keyframe:
+            if self._begun:
+                self._whole.append(Sequence(self._begun, packet))
+            self._begun, self._begun_bytes = [], 0
+        self._begun.append(packet)
+        self._begun_bytes += packet.size
+        early = packet.time_s < self._begun[0].time_s
+        return not early and not packet.parameters_changed and self._begun_bytes <= MOST_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,8 +108,7 @@ def test_a_rehearsal_ends_where_the_plan_does() -> None:
     assert sampler.plan == "skip"
     rehearsal = Rehearsal(sampler)
     found = [
-        rehearsal.picks(Sequence(sequence, following[0]))
-        for sequence, following in pairwise(sequences[2:])
+        rehearsal.picks(Sequence(sequence, following[0])) for sequence, following in pairwise(sequences[2:])
     ]
     assert found[0] is not None
     assert found[-1] is None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from math import inf
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -231,6 +232,29 @@ def test_what_is_watched_within_a_sequence_that_was_decoded_ahead_is_decoded_aft
     dense = [one for one in found if isinstance(one, tuple) and at_s <= one[0] < at_s + 2.0]
     assert len(dense) >= 10  # eight a second, once it is watched
     assert late
+
+
+def test_a_sequence_is_collected_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of a film of two keyframes may be hours long."""
+    monkeypatch.setattr(sequences, "MOST_BYTES", 5000)
+
+    def film() -> Iterator[tuple[Packet, bool]]:
+        for n in range(300):
+            data = Packed()
+            alive.add(data)
+            yield Packet(n / 10, keyframe=n in (0, 3, 299), size=100, arrived=0, pts=n, data=data), n == 299
+
+    class Packed:
+        """What a packet holds."""
+
+    alive: WeakSet[Packed] = WeakSet()
+    packets, most, whole = sequences.Upcoming(film()), 0, list[int]()
+    for packet, _ in packets:
+        if packet.pts in (0, 3):
+            whole.append(len(list(packets.sequences())))
+        most = max(most, len(alive))
+    assert whole == [1, 0]
+    assert most < 70
 
 
 def test_damage_in_a_sequence_is_told_and_survived_in_the_same_way(
