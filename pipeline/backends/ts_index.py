@@ -22,7 +22,7 @@ MOST_PICTURES = 2_000_000
 """A longer film (18 hours at 30 pictures a second) is not gone through."""
 MOST_TICKS = 1 << 32
 """Half the period of timestamps of 33 bits: in a longer film they do not tell earlier from later."""
-_AT_ONCE = 1 << 16  # packets
+_AT_ONCE = 1 << 13  # packets
 _Numbers = NDArray[np.int64]
 
 
@@ -62,6 +62,7 @@ class TsIndex:
 
         :raises ValueError: the file is damaged, or something of a picture is not stated."""
         before: int | None = None
+        found = 0
         with self._path.open("rb") as file:
             first, stride = _framing(file.read(8 * max(STRIDES)))
             at = first
@@ -74,6 +75,9 @@ class TsIndex:
                 own = np.flatnonzero(_pids(packets) == self._pid)
                 before = _check(packets[own], before)
                 begin = own[(packets[own, 1] & 0x40) != 0]
+                found += len(begin)
+                if found > MOST_PICTURES:
+                    raise ValueError("too many pictures")
                 yield np.stack([at + begin * stride, *_headers(packets[begin])], axis=1)
                 at += len(packets) * stride
         raise ValueError("stopped")
@@ -132,7 +136,7 @@ def _reliable(chunks: list[_Numbers]) -> Keyframes:
     """The keyframes of a whole film; none if its pictures are not in order."""
     places, ticks, marks = np.concatenate(chunks or [np.zeros((0, 3), np.int64)]).T
     starts = np.flatnonzero(marks)
-    if len(starts) < 2 or len(ticks) > MOST_PICTURES:
+    if len(starts) < 2:
         return Keyframes()
     shown = ticks[starts]
     earliest = np.minimum.reduceat(ticks, starts)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.backends import ts_index
 from pipeline.backends.encode_ffmpeg import write_clip
 from pipeline.backends.source_ffmpeg import FfmpegSource, SourceSettings, open_source
 from pipeline.backends.ts_index import PACKET
@@ -144,6 +145,12 @@ def test_a_second_pass_shares_the_index(film: Path) -> None:
         other.seek(1.2)
         assert next(iter(source)).time_s == pytest.approx(2.0)
         assert next(iter(other)).time_s == pytest.approx(1.0)
+
+
+def test_a_film_of_too_many_pictures_is_not_gone_through(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ts_index, "MOST_PICTURES", 50)
+    with opened(film) as source:
+        assert source.keyframes() == ()
 
 
 def test_what_is_told_to_stop_looks_no_further(film: Path) -> None:
