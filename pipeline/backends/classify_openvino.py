@@ -89,12 +89,10 @@ def open_classifier(
     :raises ModelError: weights missing or wrong, unreadable, or not what the manifest says."""
     weights = engines.weights(manifest)
     precision = precision or _fastest(manifest)
-    if precision == "f32":
-        read = _read(weights, manifest)
-        return _compiled(manifest, read, precision, threads, max_batch, EACH)
     if precision != CASCADE:
         path = (graph or _kept(manifest)) if precision == "int8" else weights
-        return _compiled(manifest, _read(path, manifest), precision, threads, max_batch, SIZES)
+        sizes = EACH if precision == "f32" else SIZES
+        return _compiled(manifest, _read(path, manifest), precision, threads, max_batch, sizes)
     margin, read = _margin(manifest), _read(weights, manifest)
     fast = _compiled(manifest, read, "bf16", threads, max_batch, SIZES)
     return CascadeClassifier(fast, _compiled(manifest, read, "f32", threads, max_batch, EXACT_SIZES), margin)

@@ -73,6 +73,7 @@ class FfmpegSource:
         self._rests = self._remote and settings.kind == "live" and settings.transport != "udp"
         self._stream = video_stream(opened, settings)
         self._format = opened.container.format.name.split(",")[0]
+        self._index = self._own_index()
         self.info = self._describe()
         self._time_base = self._stream.time_base or Fraction(1, 90000)
         self._clock = StreamClock(
@@ -87,7 +88,6 @@ class FfmpegSource:
         self._started: float | None = None
         self._tag = 0
         self._second, self._in_second = -1, 0
-        self._index = self._own_index()
 
     def __repr__(self) -> str:
         return f"FfmpegSource({self._settings.shown}, {self.info})"
@@ -190,18 +190,16 @@ class FfmpegSource:
             duration_s=duration,
             max_pixels=self._settings.limits.picture_pixels,
             pictures=stream.frames or None if self._format == "mov" and not self._remote else None,
-            has_index=seekable and (self._format in _INDEXED or self._scanned),
+            has_index=seekable and (self._format in _INDEXED or self._index is not None),
             codec_parameters=context,
         )
 
-    @property
-    def _scanned(self) -> bool:
-        """Whether it is a local file whose container has no index."""
-        return self._format == "mpegts" and not self._remote
-
     def _own_index(self) -> TsIndex | None:
+        """One of our making, for a local file whose container has none."""
         path = local_path(self._settings.url)
-        return TsIndex(path, self._stream.id, self._stop) if path is not None and self._scanned else None
+        if path is None or self._format != "mpegts":
+            return None
+        return TsIndex(path, self._stream.id, self._stop)
 
     def _read(self) -> Generator[Packet, None, None]:
         """Packets on the timeline, when they are due."""

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.backends.file_index import MOST_ENTRIES
+
 SYNC, PACKET = 0x47, 188
 STRIDES = (188, 192, 204)
 """Bytes from packet to packet: plain, a timestamp before each (M2TS), a checksum after each."""
 HEADER = 14
 """Bytes of the header of a picture, up to the end of the time at which it is shown."""
-MOST_PICTURES = 2_000_000
-"""A longer film (18 hours at 30 pictures a second) is not gone through."""
 MOST_TICKS = 1 << 32
 """Half the period of timestamps of 33 bits: in a longer film they do not tell earlier from later."""
 _AT_ONCE = 1 << 13  # packets
@@ -76,7 +76,7 @@ class TsIndex:
                 before = _check(packets[own], before)
                 begin = own[(packets[own, 1] & 0x40) != 0]
                 found += len(begin)
-                if found > MOST_PICTURES:
+                if found > MOST_ENTRIES:
                     raise ValueError("too many pictures")
                 yield np.stack([at + begin * stride, *_headers(packets[begin])], axis=1)
                 at += len(packets) * stride

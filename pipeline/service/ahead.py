@@ -3,7 +3,8 @@
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pipeline.service.crew import contained
@@ -48,6 +49,22 @@ class Ahead:
                 self._waiting.append((started, work))
                 self._changed.notify()
         return started
+
+    def finished(self, started: Future[T]) -> T | None:
+        """Wait for it and give its place back; None when it was cancelled. What it raised is raised."""
+        try:
+            with suppress(CancelledError):
+                return started.result()
+            return None
+        finally:
+            self.release()
+
+    def give_up(self, started: Future[Any]) -> None:
+        """It is not wanted: see that it has ended, as what it reads may be closed next, and give its place
+        back."""
+        if not started.cancel():
+            started.exception()
+        self.release()
 
     def run(self) -> None:
         """Do what was started, until ``close``."""

@@ -6,8 +6,7 @@ decoded after all: so what is foreseen wrongly costs time and changes nothing.""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +17,7 @@ from pipeline.flow.sample import Sampler
 from pipeline.flow.source import Packet, StreamInfo
 from pipeline.service.admission import Admission
 from pipeline.service.ahead import Ahead
+from pipeline.service.crew import contained
 
 MOST_BYTES = 64 * 2**20
 """Encoded bytes that are read ahead of one film at most, and of one sequence."""
@@ -71,10 +71,8 @@ class Upcoming:
         packet, last = found
         self._read.append(found)
         self._bytes += packet.size
-        if self._alone:
-            self._alone = self._collect(packet) and not last
-        else:
-            self._begun = []
+        if self._alone and (not self._collect(packet) or last):
+            self._alone, self._begun = False, []
         return True
 
     def _collect(self, packet: Packet) -> bool:
@@ -100,7 +98,6 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class _Begun:
     picks: tuple[float, ...]
-    pixels: int
     work: Future[Held | None]
 
 
@@ -112,66 +109,57 @@ class Sequences:
         self._admission = admission
         self._ahead = ahead
         self._begun: dict[int, _Begun] = {}  # by the tags of their keyframes
-        self._pixels = 0
         self._given_up = 0  # how often all were
         self._rehearsal: Rehearsal | None = None  # behind all that were begun
 
     def foresee(self, sampler: Sampler, coming: Iterator[Sequence]) -> None:
         """Begin as many as there is room for. ``sampler``, in whose plan every packet is fed, takes the first
         keyframe of ``coming`` next."""
-        first = next(coming, None) if self._ahead.threads else None
-        picks = Rehearsal(sampler).picks(first) if first is not None else None
+        first, rehearsal = next(coming, None) if self._ahead.threads else None, Rehearsal(sampler)
+        picks = rehearsal.picks(first) if first is not None else None
         if first is None or picks is None:
             self.forget()
             return
+        everything = sampler.plan == "full"
         begun = self._begun.get(first.packets[0].pts)
         if begun is None or begun.picks != picks:
             self.forget()
-            self._rehearsal = Rehearsal(sampler)
-            self._begin(first, sampler.plan == "full")
+            room = self._ahead.reserve() and self._begin(first, picks, everything)
+            self._rehearsal = rehearsal if room else None
         for sequence in coming:
-            known = sequence.packets[0].pts in self._begun
-            if not known and not self._begin(sequence, sampler.plan == "full"):
+            if sequence.packets[0].pts in self._begun:
+                continue
+            if self._rehearsal is None or not self._ahead.reserve():
+                return
+            if not self._begin(sequence, self._rehearsal.picks(sequence), everything):
+                self._rehearsal = None  # begin anew at the next keyframe
                 return
 
     def take(self, keyframe: Packet) -> Held | None:
         """What is held of the sequence that this keyframe begins. None: it is to be decoded in turn, because
         it was not foreseen, or to say what is wrong with it."""
         begun = self._begun.pop(keyframe.pts, None)
-        return self._ended(begun) if begun is not None else None
+        held = contained(partial(self._ahead.finished, begun.work)) if begun is not None else None
+        return None if isinstance(held, Exception) else held
 
     def forget(self) -> None:
         """None of them is wanted any more."""
         self._given_up += 1
         for begun in self._begun.values():
-            begun.work.cancel()
-        for begun in self._begun.values():
-            self._ended(begun)  # what they read may be closed next
+            self._ahead.give_up(begun.work)
         self._begun.clear()
         self._rehearsal = None
 
-    def _begin(self, sequence: Sequence, everything: bool) -> bool:
-        if self._rehearsal is None or not self._ahead.reserve():
-            return False
-        picks = self._rehearsal.picks(sequence)
-        pixels = self._info.width * self._info.height * len(picks or ())
-        if picks is None or self._pixels + pixels > MOST_PIXELS:
+    def _begin(self, sequence: Sequence, picks: tuple[float, ...] | None, everything: bool) -> bool:
+        """Do so in a place that was reserved. False, and the place is free again: nothing is known of what
+        will be kept, or it would be too much to hold."""
+        held = len(picks or ()) + sum(len(begun.picks) for begun in self._begun.values())
+        if picks is None or held * self._info.width * self._info.height > MOST_PIXELS:
             self._ahead.release()
-            self._rehearsal = None  # begin anew at the next keyframe
             return False
-        self._pixels += pixels
         decoded = partial(self._decoded, sequence, frozenset(picks), everything, self._given_up)
-        work = self._ahead.start(decoded)
-        self._begun[sequence.packets[0].pts] = _Begun(picks, pixels, work)
+        self._begun[sequence.packets[0].pts] = _Begun(picks, self._ahead.start(decoded))
         return True
-
-    def _ended(self, begun: _Begun) -> Held | None:
-        held = None
-        with suppress(CancelledError):
-            held = begun.work.result() if begun.work.exception() is None else None
-        self._pixels -= begun.pixels
-        self._ahead.release()
-        return held
 
     def _decoded(
         self, sequence: Sequence, picks: frozenset[float], everything: bool, given_up: int

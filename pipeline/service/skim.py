@@ -7,8 +7,8 @@ the samples are those of reading from front to back."""
 from bisect import bisect_right
 from collections import abc
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -70,13 +70,8 @@ class Fetching:
     def still(self, packet: Packet) -> Picture | None:
         """See ``Decoder.still``. What could not be decoded ahead is decoded again, to say what is wrong."""
         self._foreseen = False
-        started, picture = self._started.pop(packet.pts, None), None
-        if started is not None:
-            try:
-                with suppress(CancelledError):
-                    picture = started.result()
-            finally:
-                self._ahead.release()
+        started = self._started.pop(packet.pts, None)
+        picture = self._ahead.finished(started) if started is not None else None
         return self._decoder.still(self._fetched(packet)) if picture is None else picture
 
     def decode(self, packet: Packet, *, wanted: bool = True) -> Iterable[Picture]:
@@ -136,10 +131,7 @@ class Fetching:
 
     def _forget(self, before: int) -> None:
         for tag in [tag for tag in self._started if tag < before]:
-            started = self._started.pop(tag)
-            if not started.cancel():
-                started.exception()  # it is awaited: what it reads of the source may be closed next
-            self._ahead.release()
+            self._ahead.give_up(self._started.pop(tag))
 
     def _alone(self, packet: Packet) -> Picture | None:
         """Another thread decodes a keyframe; None when that fails."""

@@ -148,7 +148,7 @@ def test_a_second_pass_shares_the_index(film: Path) -> None:
 
 
 def test_a_film_of_too_many_pictures_is_not_gone_through(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ts_index, "MOST_PICTURES", 50)
+    monkeypatch.setattr(ts_index, "MOST_ENTRIES", 50)
     with opened(film) as source:
         assert source.keyframes() == ()
 
