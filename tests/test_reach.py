@@ -114,8 +114,8 @@ def test_a_few_lines_of_aliases_do_not_fill_the_memory(tmp_path: Path) -> None:
 
 
 NAMED = (
-    "concat:{film}|{film}", "file:{film}", "file://{film}", "subfile,,start,0,end,0,,:{film}", "pipe:0",
-    "fd:0",
+    "concat:{film}|{film}", "concat:/401/tls/certificate/unauthorized.ts", "file:{film}", "file://{film}",
+    "subfile,,start,0,end,0,,:{film}", "pipe:0", "fd:0",
     "cache:file:{film}", "async:file:{film}", "crypto:{film}", "data:video/mp2t;base64,R0BAEA==", "tee:a|b",
     "tcp://127.0.0.1:9", "udp://127.0.0.1:9", "rtp://127.0.0.1:9", "gopher://127.0.0.1/", "ipfs://a",
     "ftp://127.0.0.1/a.ts", "unix:/run/x", "hls+file://{film}", "ffrtmpcrypt://127.0.0.1/a",

@@ -32,6 +32,8 @@ Lines = list[tuple[int, str, str]]
 """What FFmpeg logged: level, component, text."""
 QUIET = -8  # AV_LOG_QUIET
 _OVERSIZED = re.compile(r"Picture size (\d+x\d+) (?:exceeds specified max pixel count|is invalid)")
+_NAME = re.compile(r"\S*:/\S*|(?<!\S)/\S+")
+"""A URL or a path, in which any word may stand: a port of 40199 is no status 401."""
 _REDIRECTED = re.compile(r"Status \d+: Redirecting to (\S+)")
 _HUNG_UP = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
 _NETWORK = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EIO)
@@ -143,7 +145,7 @@ def _mapped(error: av.FFmpegError, shown: str, told: str, remote: bool, greeting
 
 def _by_text(error: av.FFmpegError, shown: str, told: str, greeting: str) -> SourceError:
     """Network failures that share one error number, told apart by what FFmpeg logged."""
-    lower = told.lower()
+    lower = _NAME.sub("", told.lower())
     if error.errno in _HUNG_UP:
         return SourceRefused(f"{shown}: the server closed the connection")
     if greeting and isinstance(error, av.error.InvalidDataError | av.error.EOFError):
