@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.flow.classify import Classifier, Scores
+from pipeline.flow.classify import Classifier, Scores, Turn
 from pipeline.flow.segment_rules import SegmentRules
 
 _RULES = SegmentRules()
@@ -30,11 +30,21 @@ class CascadeClassifier:
         self.categories = fast.categories
         self.max_batch = fast.max_batch
         self.thresholds: tuple[float, ...] = THRESHOLDS
+        self.side_by_side = fast.side_by_side
         self.margin = margin
         self.again = 0
         """Pictures that were scored again so far."""
         self._fast = fast
         self._exact = exact
+
+    @property
+    def turn(self) -> Turn:
+        """Of both engines. See ``Classifier``."""
+        return self._fast.turn
+
+    @turn.setter
+    def turn(self, turn: Turn) -> None:
+        self._fast.turn = self._exact.turn = turn
 
     def infer(self, pixels: NDArray[np.float32]) -> Scores:
         """See ``Classifier.infer``. Only the rows that are scored again are copied."""

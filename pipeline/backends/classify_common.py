@@ -1,16 +1,17 @@
 """What every classifier in host memory does around its engine: checks, batches, activation, categories."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.engines import Manifest
 from pipeline.errors import BackendError, ModelError
-from pipeline.flow.classify import ModelInfo, Scores
+from pipeline.flow.classify import ModelInfo, Scores, Turn
 
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Pixels of n pictures, n one of the engine's sizes → its raw output (n, labels)."""
+Run = Callable[[NDArray[np.float32], Turn], NDArray[np.float32]]
+"""Pixels of n pictures, n one of the engine's sizes, and the turn of each → its raw output (n, labels)."""
 
 SLACK = 1e-3
 """A softmax in bf16 may leave 0..1 by this much; more means that the output is no probability."""
@@ -53,7 +54,7 @@ class HostClassifier:
     """An engine that reads host memory, behind the ``Classifier`` protocol.
 
     A batch is run in pieces of the engine's ``sizes``, greatest first, and never padded where they allow it:
-    with sizes 1 and 4, 6 pictures are 4 + 1 + 1. Without sizes it is run whole.
+    with sizes 1 and 4, 6 pictures are 4 + 1 + 1. Without sizes it is run whole, its pictures side by side.
     Not thread-safe: it belongs to the one inference thread."""
 
     def __init__(
@@ -73,6 +74,8 @@ class HostClassifier:
         self.categories = tuple(manifest.categories)
         self.max_batch = max_batch
         self.thresholds: tuple[float, ...] = ()
+        self.side_by_side = not sizes
+        self.turn: Turn = nullcontext
         self._run = run
         self._sizes = sorted(sizes, reverse=True)
         self._close = close
@@ -93,12 +96,12 @@ class HostClassifier:
 
     def _raw(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         if not self._sizes:
-            return self._run(np.ascontiguousarray(pixels))
+            return self._run(np.ascontiguousarray(pixels), self.turn)
         parts, at = [], 0
         while at < len(pixels):
             left = len(pixels) - at
             size = next((size for size in self._sizes if size <= left), self._sizes[-1])
-            parts.append(self._run(_padded(pixels[at : at + size], size))[:left])
+            parts.append(self._run(_padded(pixels[at : at + size], size), nullcontext)[:left])
             at += size
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

@@ -17,6 +17,7 @@ from pipeline import engines
 from pipeline.backends.classify_common import HostClassifier, check_input, check_output, pick
 from pipeline.engines import Manifest
 from pipeline.errors import BackendError, ModelError
+from pipeline.flow.classify import Turn
 
 PRECISIONS = ("f32",)
 _ERRORS = (
@@ -60,7 +61,7 @@ def open_classifier(
     half = precision == "f16"
     loaded = load(graph or weights, manifest, threads, ["CPUExecutionProvider"], half=half)
 
-    def run(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(pixels: NDArray[np.float32], _: Turn) -> NDArray[np.float32]:
         with errors_of(f"{manifest.name} on {engine}"):
             feeds = {loaded.given: pixels.astype(np.float16) if half else pixels}
             (raw,) = loaded.session.run([loaded.wanted], feeds)

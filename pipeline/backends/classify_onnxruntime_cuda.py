@@ -15,7 +15,7 @@ from pipeline.backends.classify_onnxruntime import errors_of, load
 from pipeline.backends.cuda_device import load_cupy, on_gpu, open_stream
 from pipeline.engines import Manifest
 from pipeline.errors import ConfigError, ModelError
-from pipeline.flow.classify import ModelInfo, Scores
+from pipeline.flow.classify import ModelInfo, Scores, Turn
 
 ENGINE = "onnxruntime-cuda-f32"
 PROVIDER = "CUDAExecutionProvider"
@@ -50,6 +50,8 @@ class OnnxRuntimeCudaClassifier:
         self.categories = tuple(manifest.categories)
         self.max_batch = max_batch
         self.thresholds: tuple[float, ...] = ()
+        self.side_by_side = False
+        self.turn: Turn = contextlib.nullcontext
         self._cupy = load_cupy()
         self._gpu = gpu
         # CUDA and cuDNN as pip installs them, which no loader's path names. What is missing is told below,

@@ -4,7 +4,7 @@ bf16 keeps 8 bits of a value, which moves a score by a few hundredths: too much 
 So what bf16 scores near one is scored again in f32 (``bf16+f32``)."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.backends.classify_common import HostClassifier, check_input, check
 from pipeline.engine_cache import Key, accepted, key_of, report, stale
 from pipeline.engines import Manifest
 from pipeline.errors import BackendError, ModelError
+from pipeline.flow.classify import Turn
 
 PRECISIONS = ("int8", "bf16", "f32")
 CASCADE = "bf16+f32"
@@ -35,19 +36,6 @@ _ERRORS = (
     frontend.OpConversionFailure,
     frontend.OpValidationFailure,
 )
-Request = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-SIZES = (1, 4)
-"""Batch sizes that are compiled for bf16 and int8. For a fixed size, a frame costs 5 to 20 % less than with
-an open one, and what it costs is flat from 4 on (CPU ms a frame at 1, 2, 4, 8, 16 on 2 threads, bf16:
-open-nsfw 10.2, 9.9, 9.5, 9.4, 9.4; image-safety-s 14.8, 13.2, 12.4, 12.3, 14.5). Each size more costs 0.2 to
-0.5 s at start."""
-EACH: tuple[int, ...] = ()
-"""In f32 each picture is a batch of its own and each thread has its own picture: what a picture costs does
-not fall with the size of a batch there, and threads that share one wait for each other after every layer
-(AVX2, open-nsfw, 2 threads: 28 to 30 ms of CPU a picture instead of 31 to 34; a single one takes 28 ms
-instead of 17)."""
-EXACT_SIZES = (1,)
-"""Of what is scored again: pictures near a threshold come one by one, and a size costs 40 MB."""
 
 
 def available_precisions() -> tuple[str, ...]:
@@ -91,35 +79,29 @@ def open_classifier(
     precision = precision or _fastest(manifest)
     if precision != CASCADE:
         path = (graph or _kept(manifest)) if precision == "int8" else weights
-        sizes = EACH if precision == "f32" else SIZES
-        return _compiled(manifest, _read(path, manifest), precision, threads, max_batch, sizes)
+        return _compiled(manifest, _read(path, manifest), precision, threads, max_batch)
     margin, read = _margin(manifest), _read(weights, manifest)
-    fast = _compiled(manifest, read, "bf16", threads, max_batch, SIZES)
-    return CascadeClassifier(fast, _compiled(manifest, read, "f32", threads, max_batch, EXACT_SIZES), margin)
+    fast = _compiled(manifest, read, "bf16", threads, max_batch)
+    return CascadeClassifier(fast, _compiled(manifest, read, "f32", threads, max_batch), margin)
 
 
 def _compiled(
-    manifest: Manifest,
-    read: tuple[Any, int | None],
-    precision: str,
-    threads: int,
-    max_batch: int,
-    sizes: Sequence[int],
+    manifest: Manifest, read: tuple[Any, int | None], precision: str, threads: int, max_batch: int
 ) -> HostClassifier:
-    """One engine, compiled for batches of ``sizes`` (``EACH``: none) unless the model has a size of its own.
-    Engines of the same ``read`` share its weights: that saves 40 MB."""
-    model, fixed = read
-    core = ov.Core()
-    sizes = [size for size in sizes if size <= max_batch] if fixed is None else [fixed]
-    lanes = 1 if sizes else threads  # without sizes: pictures side by side
-    requests = {
-        size: _compile(core, model, manifest, size, threads, lanes, precision) for size in sizes or (1,)
-    }
-    engine = f"openvino-{precision}"
+    """One engine. Engines of the same ``read`` share its weights: that saves 40 MB.
 
-    def run(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    Each picture is a batch of its own and each thread has its own picture, unless the model has a batch size
+    of its own. Threads that share a batch wait for each other after every layer (f32, AVX2, open-nsfw, 2
+    threads: 31 to 34 ms of CPU a picture instead of 28 to 30), and a thread with a picture can take turns
+    with those that decode."""
+    model, fixed = read
+    engine = f"openvino-{precision}"
+    lanes = threads if fixed is None else 1
+    requests = _compile(model, manifest, fixed or 1, threads, lanes, precision)
+
+    def run(pixels: NDArray[np.float32], turn: Turn) -> NDArray[np.float32]:
         try:
-            return requests[len(pixels) if sizes else 1](pixels)
+            return _infer(requests, pixels, fixed or 1, turn)
         except _ERRORS as exc:
             raise BackendError(f"{manifest.name} on {engine}: {_last_line(exc)}") from exc
 
@@ -128,7 +110,7 @@ def _compiled(
         engine=engine,
         sha256=engines.sha256_of(engines.weights(manifest)),
         run=run,
-        sizes=sizes,
+        sizes=[] if fixed is None else [fixed],
         max_batch=max_batch,
         close=requests.clear,
     )
@@ -195,10 +177,9 @@ def _read(path: Path, manifest: Manifest) -> tuple[Any, int | None]:
 
 
 def _compile(
-    core: Any, model: Any, manifest: Manifest, size: int, threads: int, lanes: int, precision: str
-) -> Request:
-    """A function from pixels to the raw output: of a batch of this size; or, with several ``lanes``, of any
-    number of pictures, so many at a time."""
+    model: Any, manifest: Manifest, size: int, threads: int, lanes: int, precision: str
+) -> list[Any]:
+    """``lanes`` requests that each score ``size`` pictures and may do so at the same time."""
     settings = {
         hint.performance_mode: hint.PerformanceMode.LATENCY,
         hint.enable_cpu_pinning: False,  # workers would pin their threads to the same cores
@@ -208,32 +189,35 @@ def _compile(
     }
     try:
         model.reshape([size, *manifest.spec.slot_shape()])
-        compiled = core.compile_model(model, "CPU", settings)
-        requests = [compiled.create_infer_request() for _ in range(lanes)]
+        compiled = ov.Core().compile_model(model, "CPU", settings)
+        return [compiled.create_infer_request() for _ in range(lanes)]
     except _ERRORS as exc:
         raise ModelError(
             f"model {manifest.name}: OpenVINO cannot compile it for batches of {size}: {_last_line(exc)}"
         ) from exc
 
-    def ended(request: Any) -> NDArray[np.float32]:
-        request.wait()
-        return np.array(request.get_output_tensor(0).data, np.float32)
 
-    def run(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        # Shared: both ends are ours, and the output is copied before the next run overwrites it.
-        if len(pixels) == size:
-            found = requests[0].infer([pixels], share_inputs=True, share_outputs=True)[0]
-            return np.array(found, np.float32)
-        rows, busy = list[NDArray[np.float32]](), deque[Any]()
-        for at in range(len(pixels)):
-            if len(busy) == lanes:
-                rows.append(ended(busy.popleft()))
-            busy.append(requests[at % lanes])
-            busy[-1].start_async([pixels[at : at + 1]], share_inputs=True)
-        rows += [ended(request) for request in busy]
-        return np.concatenate(rows)
+def _infer(requests: list[Any], pixels: NDArray[np.float32], size: int, turn: Turn) -> NDArray[np.float32]:
+    """The raw output for the pictures, ``size`` a request, which each has its turn. Only this thread calls
+    the requests: the binding sets itself up at its first call, and two threads in that wait for ever."""
+    rows, busy = list[NDArray[np.float32]](), deque[Any]()
+    for at in range(0, len(pixels), size):
+        if len(busy) == len(requests):
+            rows.append(_ended(busy.popleft()))
+        request = requests[at // size % len(requests)]
+        having = ExitStack()
+        having.enter_context(turn())
+        request.set_callback(ExitStack.close, having)
+        # Shared: the pixels are ours, and what comes out is copied before the request is used again.
+        request.start_async([pixels[at : at + size]], share_inputs=True)
+        busy.append(request)
+    rows += [_ended(request) for request in busy]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
-    return run
+
+def _ended(request: Any) -> NDArray[np.float32]:
+    request.wait()
+    return np.array(request.get_output_tensor(0).data, np.float32)
 
 
 def _name(port: Any) -> str:

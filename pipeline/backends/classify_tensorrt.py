@@ -3,6 +3,7 @@
 Nothing of TensorRT's runtime is touched before a GPU has been found: without one it crashes.
 Written to what TensorRT 10.16, 11.4 and TensorRT-RTX 1.7 share (``SURFACE``)."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline.backends.tensorrt_graphs import Graphs
 from pipeline.engine_cache import Key, accepted, key_of, stale
 from pipeline.engines import Manifest
 from pipeline.errors import BackendError, ConfigError, ModelError
-from pipeline.flow.classify import ModelInfo, Scores
+from pipeline.flow.classify import ModelInfo, Scores, Turn
 
 ENGINES = ("tensorrt", "tensorrt-rtx")
 PRECISIONS = ("int8", "f16", "f32")
@@ -102,6 +103,8 @@ class TensorRtClassifier:
         self.categories = tuple(manifest.categories)
         self.max_batch = max_batch
         self.thresholds: tuple[float, ...] = ()
+        self.side_by_side = False
+        self.turn: Turn = nullcontext
         self._cupy = cupy = load_cupy()
         self._gpu = gpu
         self._stream = stream

@@ -1,5 +1,7 @@
 """A batch to scores."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +12,8 @@ from pipeline.flow.frames import InputSpec
 
 Scores = NDArray[np.float32]
 """Shape (frames, categories), each 0..1, float32."""
+Turn = Callable[[], AbstractContextManager[object]]
+"""What a thread enters while it fills a core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +32,19 @@ class Classifier(Protocol):
 
     ``thresholds`` are the scores at which something is decided. An engine that is exact has no use for them;
     one that is not takes more care near them. They may be set anew while it scores: the next batch has
-    them."""
+    them.
+
+    Where pictures are scored ``side_by_side``, each by a thread of its own, a picture gains nothing from
+    company, and each thread enters ``turn`` for each picture. Others share a batch among their threads or
+    have it on a GPU, and never enter it."""
 
     info: ModelInfo
     spec: InputSpec
     categories: tuple[str, ...]
     max_batch: int
     thresholds: tuple[float, ...]
+    side_by_side: bool
+    turn: Turn
 
     def infer(self, pixels: Any) -> Scores:
         """Score a batch tensor of 1..``max_batch`` frames, as the pool's ``gather`` gives it.

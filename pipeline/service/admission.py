@@ -68,22 +68,38 @@ class Line:
 
 
 class Turns:
-    """No more decoders at work than cores: the others wait their turn instead of sharing every core's cache.
+    """No more threads at work than cores: the others wait their turn instead of sharing every core's cache.
 
-    Keyframes that are decoded alone and packets of a sequence have turns of their own: a sequence brings
+    Pictures that are scored and keyframes that are decoded share the cores, and what is decoded is scored
+    first: a sample is done as soon as it can be. Packets of a sequence have turns of their own: it brings
     dozens of short calls a second, and if each waited behind keyframes its stream would fall ever further
     behind. Every decode call is marked with its stream, so that a crash can be put down to it."""
 
     def __init__(self, at_once: int, marks: Marks) -> None:
-        self._alone = Line(at_once)
+        self._cores = Line(at_once)
+        self._alone = Line(at_once)  # for a core: they wait for room here, and hold up nobody there
         self._in_sequence = threading.Semaphore(at_once)
         self._marks = marks
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a core."""
+        return self._cores.waiting
 
     @contextmanager
     def of(self, number: int) -> Iterator[None]:
         """Stream ``number``'s turn."""
         with self._in_sequence, self._marks.decoding(number):
             yield
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """The turn of a picture that is scored on one core."""
+        self._cores.enter(-math.inf)
+        try:
+            yield
+        finally:
+            self._cores.leave()
 
     @contextmanager
     def alone(
@@ -105,8 +121,13 @@ class Turns:
                 if time.monotonic() >= until_s:
                     raise NoTurn("no room for its picture in time")
                 time.sleep(ROOM_S)
-            with self._marks.decoding(number):
-                yield
+            if not self._cores.enter(due_s, until_s):
+                raise NoTurn("no core to decode it in time")
+            try:
+                with self._marks.decoding(number):
+                    yield
+            finally:
+                self._cores.leave()
         finally:
             self._alone.leave()
 

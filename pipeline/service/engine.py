@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.config import Config
 from pipeline.engines import Manifest, load_manifest
 from pipeline.errors import ModelError
 from pipeline.flow.batch import Batcher, BatchRules
-from pipeline.flow.classify import Classifier, Scores
+from pipeline.flow.classify import Classifier, Scores, Turn
 from pipeline.flow.frames import FramePool
 from pipeline.service.order import Model
 from pipeline.service.orders import WorkerPlan
@@ -25,20 +26,19 @@ PACE = 0.2
 
 
 class Engine:
-    """One model in a worker: its pool, its batcher, its classifier."""
+    """One model in a worker: its pool, its batcher, its classifier. ``turn`` is what a thread enters that
+    scores a picture on one core."""
 
-    def __init__(self, name: str, plan: WorkerPlan) -> None:
-        rules = plan.config.batch
+    def __init__(self, name: str, plan: WorkerPlan, turn: Turn = nullcontext) -> None:
         self.name = name
         self._plan = plan
-        self._turn = threading.Lock()  # of the one who scores, or who puts another classifier in place
+        self._turn = turn
+        self._in_use = threading.Lock()  # by the one who scores, or who puts another classifier in place
         self._classifier, self._made_of = self._opened()
         self.pool: FramePool = registry.open_pool(
             self._classifier.spec, plan.slots, live_reserve=plan.live_slots, device=plan.device
         )
-        self.batcher = Batcher(
-            BatchRules(max_size=rules.max_size, max_wait_s=rules.max_wait_ms / 1e3, stale_s=rules.stale_s)
-        )
+        self.batcher = Batcher(self._rules(self._classifier))
         self.picture_s = self._measured() if plan.device == "cpu" else 0.0
         self._pace_s = 0.0  # what a picture of a batch took lately, by the clock
         self.follow(plan.config)
@@ -52,7 +52,7 @@ class Engine:
         """Score a batch, as the pool gathers it; and what scored it.
 
         :raises BackendError: the engine failed."""
-        with self._turn:
+        with self._in_use:
             began = time.monotonic()
             scores, model = self._classifier.infer(pixels), self.model
             took_s = (time.monotonic() - began) / len(scores)
@@ -89,8 +89,9 @@ class Engine:
 
     def swap(self, opened: Classifier) -> None:
         """From the next batch on this one scores."""
-        with self._turn:
+        with self._in_use:
             old, self._classifier = self._classifier, opened
+            self.batcher.rules = self._rules(opened)
         old.close()
         structlog.get_logger().info("engine.swapped", model=self.name, engine=opened.info.engine)
 
@@ -105,7 +106,16 @@ class Engine:
             threads=plan.cores,
             max_batch=plan.config.batch.max_size,
         )
+        if classifier.side_by_side:
+            classifier.turn = self._turn
         return classifier, made_of
+
+    def _rules(self, classifier: Classifier) -> BatchRules:
+        """How this classifier's batches are made: no picture waits for company that it gains nothing from."""
+        rules = self._plan.config.batch
+        if classifier.side_by_side:
+            return BatchRules(rules.max_size, max_wait_s=0.0, file_wait_s=0.0, stale_s=rules.stale_s)
+        return BatchRules(rules.max_size, max_wait_s=rules.max_wait_ms / 1e3, stale_s=rules.stale_s)
 
     def _measured(self) -> float:
         """CPU seconds that a picture takes on this engine, measured on a grey one; the worker is idle as
@@ -122,7 +132,7 @@ class Engine:
         """Free pool and classifier, once a batch that is being scored is. Nothing may be scored after; to
         close again does nothing."""
         self.pool.close()
-        with self._turn:
+        with self._in_use:
             self._classifier.close()
 
 

@@ -58,7 +58,7 @@ class Worker:
         self._ahead = Ahead(plan.cores if plan.device == "cpu" else 1)
         self._turns = Turns(plan.cores, Marks(plan.board))
         self._gate = HostGate(plan.outbox.with_name("connects.lock"))
-        engines = {name: Engine(name, plan) for name in plan.models}
+        engines = {name: Engine(name, plan, self._turns.scoring) for name in plan.models}
         picture_s = max((engine.picture_s for engine in engines.values()), default=0.0)
         self._budget = Budget(plan.cores, LOOK_SHARE, picture_s)
         self._inference = Inference(plan, self._recorder, self._budget, self._ahead)
@@ -213,7 +213,7 @@ class Worker:
         for name in names:
             if name not in self._inference.engines:
                 with self._loading():
-                    opened = {name: Engine(name, self.plan)}
+                    opened = {name: Engine(name, self.plan, self._turns.scoring)}
                 self._inference.engines = self._inference.engines | opened
 
     def _renew(self, engine: Engine) -> None:

@@ -1,6 +1,8 @@
 """What every classifier promises, on every engine and for every shipped model."""
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tests.gpu.engines import on_gpu
 
 Pixels = NDArray[np.float32]
 MAX_BATCH = 16
+THREADS = 2
 ROW_TOLERANCE = {"f32": 1e-5, "bf16": 2e-3, "f16": 2e-3, "int8": 2e-2}
 """How far a row may move with its batch mates: the order of additions differs between batch sizes. In int8 a
 sum that lies between two steps may fall to either."""
@@ -39,7 +42,7 @@ def classifier(request: pytest.FixtureRequest, manifest: Manifest) -> Iterator[C
         manifest,
         engine=engine,
         device="gpu" if gpu else "cpu",
-        threads=2,
+        threads=THREADS,
         max_batch=MAX_BATCH,
     )
     yield opened
@@ -164,6 +167,34 @@ def test_every_engine_agrees_with_onnx_runtime_within_the_manifests_tolerance(
     assert report.worst <= report.tolerance, report
     assert report.mean <= 0.02, report  # which decisions are alike: docs/engines.md
     assert report.agreement == 1.0 or classifier.info.engine == "openvino-bf16"
+
+
+def test_where_pictures_are_scored_side_by_side_each_has_a_turn_and_elsewhere_none(
+    classifier: Classifier, frames: Pixels, scores: Scores
+) -> None:
+    begun, at_once, most, counted = 0, 0, 0, threading.Lock()
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        nonlocal begun, at_once, most
+        with counted:
+            begun, at_once = begun + 1, at_once + 1
+            most = max(most, at_once)
+        yield
+        with counted:
+            at_once -= 1
+
+    before, classifier.turn = classifier.turn, turn
+    try:
+        assert np.array_equal(classifier.infer(frames), scores)
+    finally:
+        classifier.turn = before
+    if classifier.side_by_side:
+        assert begun >= len(frames)  # more where some are scored again
+        assert most == THREADS
+        assert at_once == 0
+    else:
+        assert begun == 0
 
 
 def test_the_model_is_described_as_events_need_it(classifier: Classifier, manifest: Manifest) -> None:

@@ -52,6 +52,55 @@ def test_no_more_keyframes_are_decoded_at_a_time_than_there_are_cores() -> None:
     assert inside.wait(20)
 
 
+def test_keyframes_and_pictures_that_are_scored_share_the_cores_and_a_picture_goes_first() -> None:
+    turns, order = Turns(1, Marks(board(1))), list[str]()
+
+    def decode() -> None:
+        with turns.alone(1, due_s=-1e9):
+            order.append("keyframe")
+
+    def score() -> None:
+        with turns.scoring():
+            order.append("picture")
+
+    threads = [threading.Thread(target=work) for work in (decode, score)]
+    with turns.scoring():
+        for number, thread in enumerate(threads):
+            thread.start()
+            until(lambda number=number: turns.waiting > number)  # type: ignore[misc]
+    for thread in threads:
+        thread.join(20)
+    assert order == ["picture", "keyframe"]
+
+
+def test_a_keyframe_that_waits_for_room_keeps_no_picture_from_being_scored() -> None:
+    """It is the picture's slot that it waits for."""
+    turns, room = Turns(1, Marks(board(1))), threading.Event()
+
+    def decode() -> None:
+        with turns.alone(1, room=room.is_set):
+            pass
+
+    waiting = threading.Thread(target=decode)
+    waiting.start()
+    with turns.scoring():
+        room.set()
+    waiting.join(20)
+    assert not waiting.is_alive()
+
+
+def test_a_keyframe_for_which_no_core_is_free_in_time_has_no_turn() -> None:
+    turns = Turns(1, Marks(board(1)))
+    with (
+        turns.scoring(),
+        pytest.raises(NoTurn, match="no core"),
+        turns.alone(1, until_s=time.monotonic() + 0.1),
+    ):
+        pass
+    with turns.alone(1):  # nothing was kept
+        pass
+
+
 def test_the_keyframe_that_is_due_first_has_the_next_turn_however_long_others_have_waited() -> None:
     line, order = Line(1), list[float]()
 
