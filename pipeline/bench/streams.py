@@ -17,10 +17,10 @@ from pipeline.flow.sample import SamplingRules
 
 Kind = Literal["realtime", "rtsp"]
 
-FEW, FEW_S = 4, 60.0
-"""So many streams for so many seconds, or for as long as the run itself, give the base of memory. One alone
-would leave to the others what is paid once: the engine's larger batches, a second decoder; so would fewer
-seconds, in which no keyframe is audited and nothing freed goes back."""
+FEW, FEW_S = 10, 60.0
+"""So many streams for so many seconds, or for as long as the run itself, give the base of memory. Fewer would
+leave to the others what is paid once: a keyframe on each core, a batch of several pictures, an audit; so
+would fewer seconds."""
 WARM_S, WARM_SHARE = 15.0, 0.25
 PEER_S = 60.0
 """Film that parts and peers are measured on, at most."""

@@ -215,8 +215,7 @@ class Session:
             raise
         return frames
 
-    # ---- closer looks
-    # ---------------------------------------------------------------------------------------
+    # ---- closer looks -------------------------------------------------------------------------------------
 
     def _answer(self) -> None:
         """Answer every look that is asked for."""
