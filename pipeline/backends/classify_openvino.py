@@ -208,8 +208,12 @@ def _infer(requests: list[Any], pixels: NDArray[np.float32], size: int, turn: Tu
         having = ExitStack()
         having.enter_context(turn())
         request.set_callback(ExitStack.close, having)
-        # Shared: the pixels are ours, and what comes out is copied before the request is used again.
-        request.start_async([pixels[at : at + size]], share_inputs=True)
+        try:
+            # Shared: the pixels are ours, and what comes out is copied before the request is used again.
+            request.start_async([pixels[at : at + size]], share_inputs=True)
+        except _ERRORS:
+            having.close()  # nothing will end that could
+            raise
         busy.append(request)
     rows += [_ended(request) for request in busy]
     return rows[0] if len(rows) == 1 else np.concatenate(rows)

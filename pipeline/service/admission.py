@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import TypeVar
@@ -58,6 +58,16 @@ class Line:
             heapq.heapify(self._waiting)
             return False
 
+    @contextmanager
+    def place(self, due_s: float, until_s: float = math.inf, *, what: str = "place") -> Iterator[None]:
+        """Have a place, as ``enter`` gives it. :raises NoTurn: there was no ``what`` in time."""
+        if not self.enter(due_s, until_s):
+            raise NoTurn(f"no {what} to decode it in time")
+        try:
+            yield
+        finally:
+            self.leave()
+
     def leave(self) -> None:
         """Hand the place on."""
         with self._lock:
@@ -92,14 +102,9 @@ class Turns:
         with self._in_sequence, self._marks.decoding(number):
             yield
 
-    @contextmanager
-    def scoring(self) -> Iterator[None]:
+    def scoring(self) -> AbstractContextManager[None]:
         """The turn of a picture that is scored on one core."""
-        self._cores.enter(-math.inf)
-        try:
-            yield
-        finally:
-            self._cores.leave()
+        return self._cores.place(-math.inf)
 
     @contextmanager
     def alone(
@@ -114,22 +119,13 @@ class Turns:
         there is ``room`` for its picture.
 
         :raises NoTurn: that was not so until ``until_s``."""
-        if not self._alone.enter(due_s, until_s):
-            raise NoTurn("no turn to decode it in time")
-        try:
+        with self._alone.place(due_s, until_s, what="turn"):
             while not room():
                 if time.monotonic() >= until_s:
                     raise NoTurn("no room for its picture in time")
                 time.sleep(ROOM_S)
-            if not self._cores.enter(due_s, until_s):
-                raise NoTurn("no core to decode it in time")
-            try:
-                with self._marks.decoding(number):
-                    yield
-            finally:
-                self._cores.leave()
-        finally:
-            self._alone.leave()
+            with self._cores.place(due_s, until_s, what="core"), self._marks.decoding(number):
+                yield
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,8 +106,7 @@ class Engine:
             threads=plan.cores,
             max_batch=plan.config.batch.max_size,
         )
-        if classifier.side_by_side:
-            classifier.turn = self._turn
+        classifier.turn = self._turn
         return classifier, made_of
 
     def _rules(self, classifier: Classifier) -> BatchRules:

@@ -3,32 +3,22 @@
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+import time
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
-from pipeline.config import Config
-from pipeline.service.engine import Engine
-from pipeline.service.marks import board
-from pipeline.service.orders import WorkerPlan
-from tests.fixtures.own_model import write_manifest
+from pipeline.backends import registry
+from pipeline.engines import load_manifest
+from pipeline.errors import BackendError
+from pipeline.service.admission import Turns
+from pipeline.service.marks import Marks, board
+from tests.fixtures.own_model import own_engine, write_manifest
 from tests.fixtures.tiny_onnx import mean_colour_model
 
 MAX_WAIT_MS = 70
 OPENINGS = 5
-
-
-def opened(folder: Path, engine: str) -> Engine:
-    mean_colour_model(folder / "mine.onnx")
-    model = str(write_manifest(folder))
-    keys: dict[str, Any] = {"model": model, "engine": engine, "batch": {"max_wait_ms": MAX_WAIT_MS}}
-    config = Config.model_validate({"streams": [{"id": "one", "url": "one.mp4"}], **keys})
-    numbers: dict[str, Any] = {"number": 1, "cores": 2, "slots": 4, "live_slots": 2}
-    places: dict[str, Any] = {"outbox": folder / "outbox", "board": board(1), "crash": folder / "crash"}
-    plan = WorkerPlan(config=config, models=(model,), device="cpu", **numbers, **places)
-    return Engine(model, plan, nullcontext)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +27,7 @@ def opened(folder: Path, engine: str) -> Engine:
 def test_a_picture_waits_for_company_only_where_that_makes_it_cheaper(
     tmp_path: Path, engine: str, wait_s: float
 ) -> None:
-    model = opened(tmp_path, engine)
+    model = own_engine(tmp_path, cores=2, engine=engine, batch={"max_wait_ms": MAX_WAIT_MS})
     assert model.batcher.rules.max_wait_s == wait_s
     assert (model.batcher.rules.file_wait_s > 0) == (wait_s > 0)
     model.close()
@@ -58,3 +48,17 @@ registry.open_classifier(manifest, engine="openvino-f32", threads=2, max_batch=1
     command = [sys.executable, "-c", program]
     for _ in range(OPENINGS):
         subprocess.run(command, check=True, timeout=60, env=dict(os.environ), capture_output=True)
+
+
+def test_a_turn_in_which_nothing_could_be_scored_is_given_back(tmp_path: Path) -> None:
+    mean_colour_model(tmp_path / "mine.onnx")
+    manifest = load_manifest(str(write_manifest(tmp_path)))
+    classifier = registry.open_classifier(manifest, engine="openvino-f32", threads=1, max_batch=4)
+    turns = Turns(1, Marks(board(1)))
+    classifier.turn = turns.scoring
+    with pytest.raises(BackendError):
+        classifier.infer(np.zeros((1, 3, 5, 5), np.float32))  # not the model's size
+    with turns.alone(1, until_s=time.monotonic() + 5):
+        pass
+    classifier.infer(np.zeros((2, *classifier.spec.slot_shape()), np.float32))
+    classifier.close()

@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 from pipeline import engine_build, engines
 from pipeline.backends import classify_openvino, registry
 from pipeline.backends.encode_ffmpeg import write_clip
-from pipeline.config import Config
 from pipeline.flow.classify import Classifier
 from pipeline.service.engine import Engine
-from pipeline.service.marks import board
-from pipeline.service.orders import WorkerPlan
 from tests.fixtures.lifecycle import gaps, log, of, snapshot, worker_pids, write_config
-from tests.fixtures.own_model import ACCEPTS, BLUE, RED, judge_of, pixels, write_manifest
+from tests.fixtures.own_model import ACCEPTS, BLUE, RED, judge_of, own_engine, pixels, write_manifest
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.service import Command
 from tests.fixtures.tiny_onnx import mean_colour_model
@@ -135,12 +132,7 @@ def test_what_cannot_take_over_does_not(
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """The model of version 1 as a worker has it, while version 2 lies there already."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    mean_colour_model(tmp_path / "mine.onnx")
-    model = str(write_manifest(tmp_path))
-    config = Config.model_validate({"streams": [{"id": "one", "url": "one.mp4"}], "model": model})
-    numbers: dict[str, Any] = {"number": 1, "cores": 1, "slots": 4, "live_slots": 2}
-    places: dict[str, Any] = {"outbox": tmp_path / "outbox", "board": board(1), "crash": tmp_path / "crash"}
-    opened = Engine(model, WorkerPlan(config=config, models=(model,), device="cpu", **numbers, **places))
+    opened = own_engine(tmp_path)
     mean_colour_model(tmp_path / "mine.onnx", gain=1.5)
     write_manifest(tmp_path, version="2")
     yield opened
