@@ -31,7 +31,7 @@ samples: setup   ## Make the sample clips.
 	@$(BIN)/python -m samples.make_clips
 
 test: setup      ## Run every test.
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 lint: $(STAMP)   ## Check format, lint and types.
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

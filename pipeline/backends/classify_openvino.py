@@ -4,7 +4,7 @@ bf16 keeps 8 bits of a value, which moves a score by a few hundredths: too much 
 So what bf16 scores near one is scored again in f32 (``bf16+f32``)."""
 
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,22 +201,33 @@ def _infer(requests: list[Any], pixels: NDArray[np.float32], size: int, turn: Tu
     """The raw output for the pictures, ``size`` a request, which each has its turn. Only this thread calls
     the requests: the binding sets itself up at its first call, and two threads in that wait for ever."""
     rows, busy = list[NDArray[np.float32]](), deque[Any]()
-    for at in range(0, len(pixels), size):
-        if len(busy) == len(requests):
+    try:
+        for at in range(0, len(pixels), size):
+            if len(busy) == len(requests):
+                rows.append(_ended(busy.popleft()))
+            request = requests[at // size % len(requests)]
+            _start(request, pixels[at : at + size], turn)
+            busy.append(request)
+        while busy:
             rows.append(_ended(busy.popleft()))
-        request = requests[at // size % len(requests)]
-        having = ExitStack()
-        having.enter_context(turn())
-        request.set_callback(ExitStack.close, having)
-        try:
-            # Shared: the pixels are ours, and what comes out is copied before the request is used again.
-            request.start_async([pixels[at : at + size]], share_inputs=True)
-        except _ERRORS:
-            having.close()  # nothing will end that could
-            raise
-        busy.append(request)
-    rows += [_ended(request) for request in busy]
+    finally:
+        for request in busy:  # after one that failed: they still read the pixels
+            with suppress(*_ERRORS):
+                request.wait()
     return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+
+def _start(request: Any, pixels: NDArray[np.float32], turn: Turn) -> None:
+    """Enter the turn and begin; the turn ends when the request does."""
+    having = ExitStack()
+    having.enter_context(turn())
+    request.set_callback(ExitStack.close, having)
+    try:
+        # Shared: the pixels are ours, and what comes out is copied before the request is used again.
+        request.start_async([pixels], share_inputs=True)
+    except _ERRORS:
+        having.close()  # nothing will end that could
+        raise
 
 
 def _ended(request: Any) -> NDArray[np.float32]:

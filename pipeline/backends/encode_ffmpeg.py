@@ -1,6 +1,8 @@
 """Pictures to a video file, by PyAV's encoders: for tests, samples and benchmark material."""
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -45,7 +47,10 @@ def write_clip(
     ``path``."""
     path = Path(path)
     settings = {**FAST.get(codec, {}), **(options or {})}
-    with av.open(str(path), "w", format=container, options=dict(container_options or {})) as output:
+    with (
+        _own_priority(),
+        av.open(str(path), "w", format=container, options=dict(container_options or {})) as output,
+    ):
         stream = None
         scaler = VideoReformatter()  # one for all pictures: to set one up takes as long as its work on one
         for picture in pictures:
@@ -70,3 +75,14 @@ def write_clip(
         if stream is not None:
             output.mux(stream.encode())
     return path
+
+
+@contextmanager
+def _own_priority() -> Iterator[None]:
+    """Leave this thread as it was: libsvtav1, when root runs it, puts its caller before everything else on
+    the machine (SCHED_FIFO, 99), for good, and every process that is started after inherits that."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
