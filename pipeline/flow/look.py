@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pipeline.flow.sample_rules import SamplingRules
 from pipeline.flow.segment_rules import SegmentRules
 
+LIVE_LOOK_S, FILE_LOOK_S = 3.0, 30.0
+"""A closer look that is not answered in this time is given up: the boundary stays as uncertain as it was."""
 LOOK_SLACK = 1.5
 """Neighbours nearer than this many burst intervals are dense already."""
 

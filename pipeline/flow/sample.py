@@ -86,12 +86,15 @@ class Sampler:
         return self._gops.longest_s
 
     def watch(self, until_s: float) -> None:
-        """Look closely, at ``burst_fps``, up to stream time ``until_s``; -inf: no longer.
+        """Look closely, at ``burst_fps``, up to stream time ``until_s``; -inf: no longer. At a live stream
+        from now on: pictures of what was passed over would be late.
 
         In plan ``keyframes`` set in the config only keyframes are decoded, whatever is suspected."""
         self._dense_until_s = until_s
         if self._last is not None and self._watching(self._last):
             self._due = self._last + 1.0 / self.rules.burst_fps
+            if self._live:
+                self._due = max(self._due, self._newest_s)
 
     @property
     def watching(self) -> bool:

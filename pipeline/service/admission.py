@@ -80,10 +80,12 @@ class Line:
 class Turns:
     """No more threads at work than cores: the others wait their turn instead of sharing every core's cache.
 
-    Pictures that are scored and keyframes that are decoded share the cores, and what is decoded is scored
-    first: a sample is done as soon as it can be. Packets of a sequence have turns of their own: it brings
-    dozens of short calls a second, and if each waited behind keyframes its stream would fall ever further
-    behind. Every decode call is marked with its stream, so that a crash can be put down to it."""
+    What live streams bring shares the cores, and what is decoded is scored first: a sample is done as soon as
+    it can be. Then goes what is due first. A packet of a live sequence is due when it arrived, so that a
+    stream which is behind comes ever sooner to its turn; one of a closer look only when nobody waits for the
+    look any more: it has the cores that would be idle. Packets of files wait among themselves: they bring
+    dozens of short calls a second, and nobody is late for them. Every decode call is marked with its stream,
+    so that a crash can be put down to it."""
 
     def __init__(self, at_once: int, marks: Marks) -> None:
         self._cores = Line(at_once)
@@ -98,8 +100,14 @@ class Turns:
 
     @contextmanager
     def of(self, number: int) -> Iterator[None]:
-        """Stream ``number``'s turn."""
+        """Stream ``number``'s turn to open a decoder, or for a packet of a file."""
         with self._in_sequence, self._marks.decoding(number):
+            yield
+
+    @contextmanager
+    def packet(self, number: int, due_s: float) -> Iterator[None]:
+        """Stream ``number``'s turn for a packet of a sequence that is due at ``due_s``."""
+        with self._cores.place(due_s), self._marks.decoding(number):
             yield
 
     def scoring(self) -> AbstractContextManager[None]:
@@ -171,8 +179,9 @@ class Admission:
         self._open = open_decoder
 
     @contextmanager
-    def decoder(self, info: StreamInfo) -> Iterator["AdmittedDecoder"]:
-        """The decoder of a session, closed at its end.
+    def decoder(self, info: StreamInfo, *, due_s: float | None = None) -> Iterator["AdmittedDecoder"]:
+        """A decoder, closed at its end. What it decodes is due at ``due_s``, in monotonic seconds; None: when
+        it arrives, if that is live.
 
         :raises SourceUnsupported: there is none for its codec."""
 
@@ -182,12 +191,12 @@ class Admission:
             self._instead(f"decoded in software: {why}")
             return self._open(info, "cpu")
 
-        with self._turns.of(self._number):
+        with self._turns.of(self._number) if due_s is None else self._turns.packet(self._number, due_s):
             try:
                 first = self._open(info, self._device)
             except SourceUnsupported as why:
                 first = fall_back(why)
-        decoder = AdmittedDecoder(first, self._turns, self._number, fall_back, self._live)
+        decoder = AdmittedDecoder(first, self._turns, self._number, fall_back, self._live, due_s)
         try:
             yield decoder
         finally:
@@ -209,12 +218,14 @@ class AdmittedDecoder:
         number: int,
         fall_back: Callable[[SourceUnsupported], Decoder],
         live: Live | None,
+        due_s: float | None,
     ) -> None:
         self._decoder = decoder
         self._turns = turns
         self._number = number
         self._fall_back = fall_back
         self._live = live
+        self._due_s = due_s
         self._sampled_s = 0.0  # when the last keyframe that was decoded alone arrived
         self._damaged_before = 0
 
@@ -237,11 +248,11 @@ class AdmittedDecoder:
 
     def decode(self, packet: Packet, *, wanted: bool = True) -> Iterable[Picture]:
         """See ``Decoder.decode``."""
-        return self._in_turn(lambda decoder: decoder.decode(packet, wanted=wanted))
+        return self._in_turn(lambda decoder: decoder.decode(packet, wanted=wanted), packet.arrived)
 
     def flush(self) -> Iterable[Picture]:
         """See ``Decoder.flush``."""
-        return self._in_turn(lambda decoder: decoder.flush())
+        return self._in_turn(lambda decoder: decoder.flush(), time.monotonic())
 
     def reset(self) -> None:
         """See ``Decoder.reset``."""
@@ -251,8 +262,9 @@ class AdmittedDecoder:
         """See ``Decoder.close``."""
         self._decoder.close()
 
-    def _in_turn(self, work: Callable[[Decoder], T]) -> T:
-        with self._turns.of(self._number):
+    def _in_turn(self, work: Callable[[Decoder], T], arrived: float) -> T:
+        due_s = arrived if self._due_s is None and self._live is not None else self._due_s
+        with self._turns.of(self._number) if due_s is None else self._turns.packet(self._number, due_s):
             return self._tried(work)
 
     def _tried(self, work: Callable[[Decoder], T]) -> T:

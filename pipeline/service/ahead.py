@@ -1,4 +1,5 @@
-"""Keyframes and sequences of files, decoded before their turn on cores that would be idle."""
+"""What is decoded beside the readers: closer looks at live streams; and keyframes and sequences of files,
+before their turn on cores that would be idle."""
 
 import threading
 from collections import deque
@@ -7,6 +8,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from pipeline.errors import Closed
 from pipeline.service.crew import contained
 
 T = TypeVar("T")
@@ -14,15 +16,15 @@ T = TypeVar("T")
 
 class Ahead:
     """What may be decoded ahead in a worker: one keyframe or sequence more than it has cores, counted from
-    the start of its decoding until its pictures are taken or forgotten.
+    the start of its decoding until its pictures are taken or forgotten. Other work needs no place.
 
-    ``run`` is the work of one thread; there should be ``threads`` of them. While ``paused`` nothing is begun:
-    what is live on the worker goes first."""
+    ``run`` is the work of one thread; there should be ``threads`` of them. While ``paused`` there are no
+    places: what is live on the worker goes first."""
 
     def __init__(self, cores: int) -> None:
         self.paused = False
-        self.threads = cores if cores > 1 else 0  # on one core a second decoder gains nothing
-        self._free = self.threads + 1 if self.threads else 0
+        self.threads = cores
+        self._free = cores + 1 if cores > 1 else 0  # on one core a second decoder gains nothing
         self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -40,7 +42,7 @@ class Ahead:
             self._free += 1
 
     def start(self, work: Callable[[], T]) -> Future[T]:
-        """Do it in another thread, in a place that was reserved."""
+        """Do it in another thread; what is decoded ahead has reserved its place."""
         started = Future[T]()
         with self._changed:
             if self._closed:
@@ -60,10 +62,8 @@ class Ahead:
             self.release()
 
     def give_up(self, started: Future[Any]) -> None:
-        """It is not wanted: see that it has ended, as what it reads may be closed next, and give its place
-        back."""
-        if not started.cancel():
-            started.exception()
+        """It is not wanted: see that it has ended, and give its place back."""
+        end(started)
         self.release()
 
     def run(self) -> None:
@@ -71,7 +71,10 @@ class Ahead:
         while (taken := self._take()) is not None:
             started, work = taken
             if started.set_running_or_notify_cancel():
-                outcome = contained(work)
+                try:
+                    outcome = contained(work)
+                except Closed as closed:  # for whoever waits for it
+                    outcome = closed
                 if isinstance(outcome, Exception):
                     started.set_exception(outcome)
                 else:
@@ -90,3 +93,9 @@ class Ahead:
             while not self._waiting and not self._closed:
                 self._changed.wait()
             return None if self._closed else self._waiting.popleft()
+
+
+def end(started: Future[Any]) -> None:
+    """Cancel it, or wait until it has ended: what it reads may be closed next."""
+    if not started.cancel():
+        started.exception()

@@ -3,29 +3,34 @@ for."""
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 
 from pipeline.errors import DecodeError, NoTurn, SourceNoRoom
 from pipeline.flow.coverage import Cause
 from pipeline.flow.decode import Decoder, Picture
 from pipeline.flow.frames import Frame, FramePool
-from pipeline.flow.look import Look
+from pipeline.flow.look import LIVE_LOOK_S, Look
 from pipeline.flow.pick import pictures
 from pipeline.flow.ring import LAG_S, PacketRing
 from pipeline.flow.sample import Sampler
 from pipeline.flow.sample_ahead import with_last
 from pipeline.flow.segment_rules import EndReason
-from pipeline.flow.source import Packet, Source, StreamInfo
+from pipeline.flow.source import Packet, Source
 from pipeline.service.admission import Admission
-from pipeline.service.ahead import Ahead
+from pipeline.service.ahead import Ahead, end
 from pipeline.service.lead import Budget, Lead
 from pipeline.service.messages import End, Item, Looked, LookSample, Message, Sample, Trouble
 from pipeline.service.skim import Skim
 
 CLOCK_PACKETS = 64
 """The sender's clock is asked for once in so many packets: it comes with a report every few seconds."""
+WATCH_BEHIND_S = 0.75
+"""A live stream that is watched and so far behind is not watched on: there are no cores for it."""
 
 
 @dataclass(slots=True)
@@ -98,22 +103,31 @@ class Session:
         self._ring = PacketRing(keep_s)
         self._told_s = float("-inf")
         self._packets = 0
+        self._looks = deque[tuple[Future[None], Look, float]]()
+        self._broken = False
 
     def read(self) -> End:
         """Every packet, to the end of the source or until ``stop``.
 
         :raises SourceError: the source broke off; what it gave before is screened."""
         desk = self._desk
-        for packet, last in self._arriving():
-            if desk.stop.is_set():
-                break
-            self._note(packet)
-            if self._skim is None:
-                self._ring.add(packet)
-            self._screen(packet, last)
-            self._answer()
-        while not desk.lead.wait(desk.stop, idle=True) and not desk.stop.is_set():
-            self._answer()
+        try:
+            for packet, last in self._arriving():
+                if desk.stop.is_set():
+                    break
+                self._note(packet)
+                if self._skim is None:
+                    self._ring.add(packet)
+                self._screen(packet, last)
+                self._answer()
+            while not desk.lead.wait(desk.stop, idle=True) and not desk.stop.is_set():
+                self._answer()
+        except BaseException:
+            self._broken = True
+            raise
+        finally:
+            for started, *_ in self._looks:
+                end(started)
         reason: EndReason = "shutdown" if desk.stop.is_set() else "end_of_stream"
         cause: Cause | None = "corrupt" if reason == "end_of_stream" and self._too_few() else None
         return End(reason, desk.position.time_s, time.monotonic(), cause)
@@ -158,7 +172,8 @@ class Session:
             self._desk.send(Trouble("corrupt", clock_s, "corrupt", str(error)))
         if watching:
             self._desk.budget.spend(time.thread_time() - began)
-            if not self._desk.budget.allows(burst=True):
+            behind_s = time.monotonic() - packet.arrived
+            if behind_s > WATCH_BEHIND_S or not self._desk.budget.allows(burst=True):
                 self._sampler.watch(float("-inf"))
 
     def _sample(self, picture: Picture) -> None:
@@ -218,35 +233,62 @@ class Session:
     # ---- closer looks -------------------------------------------------------------------------------------
 
     def _answer(self) -> None:
-        """Answer every look that is asked for."""
+        """Answer every look that is asked for: at a file now, at a live stream beside what it brings
+        meanwhile."""
         desk = self._desk
+        while self._looks and self._looks[0][0].done():
+            started, answered, due_s = self._looks.popleft()
+            if not started.cancelled():
+                started.result()  # a surprise is this session's
+            if time.monotonic() < due_s - LIVE_LOOK_S / 2:  # else there are no cores for more
+                self._watch(answered)
         while (look := desk.lead.next_look()) is not None:
-            if desk.live and not desk.budget.allows():
-                desk.position.refused += 1
+            if not desk.live:
+                self._look(look, self._held(look))
+                self._watch(look)
+            elif desk.budget.allows():
+                due_s = time.monotonic() + LIVE_LOOK_S
+                started = desk.ahead.start(partial(self._look, look, self._held(look), due_s))
+                self._looks.append((started, look, due_s))
             else:
-                began = time.thread_time()
-                self._look(look, self._source.info)
-                if not desk.live or desk.budget.allows(burst=True):
-                    self._sampler.watch(look.watch_until_s)
-                desk.budget.spend(time.thread_time() - began if desk.live else 0.0)
-            desk.send(Looked(look.number))
+                desk.position.refused += 1
+                desk.send(Looked(look.number))
 
-    def _look(self, look: Look, info: StreamInfo) -> None:
-        """Decode the interval from the packets that are held and send the pictures that are due in it. Damage
-        ends it early; without room for a decoder of its own there is none."""
-        due = list(look.due())
-        held = self._ring if self._skim is None else self._skim
-        packets = held.since(look.from_s) if due else []
-        if not packets:
-            return
+    def _watch(self, look: Look) -> None:
+        """Watch on after a look, if there is anything left for that."""
+        if not self._desk.live or self._desk.budget.allows(burst=True):
+            self._sampler.watch(look.watch_until_s)
+
+    def _held(self, look: Look) -> Iterable[Packet]:
+        """The packets of its interval, as far as they are held."""
+        if look.from_s == look.to_s:
+            return []
+        return (self._ring if self._skim is None else self._skim).since(look.from_s)
+
+    def _look(self, look: Look, packets: Iterable[Packet], due_s: float | None = None) -> None:
+        """Decode the interval and send the pictures that are due in it. Damage ends it early; without room
+        for a decoder of its own there is none."""
+        began, due = time.thread_time(), list(look.due())
         try:
-            with self._desk.admission.decoder(info) as decoder:
-                for picture in _between(packets, decoder, look):
-                    if due and picture.time_s >= due[0] - 1e-3:
-                        due = [time_s for time_s in due if time_s > picture.time_s + 1e-3]
-                        self._send_look(look, picture)
+            if packets and due:
+                with self._desk.admission.decoder(self._source.info, due_s=due_s) as decoder:
+                    for picture in _between(self._in_time(packets, due_s), decoder, look):
+                        if due and picture.time_s >= due[0] - 1e-3:
+                            due = [time_s for time_s in due if time_s > picture.time_s + 1e-3]
+                            self._send_look(look, picture)
         except (DecodeError, SourceNoRoom):
-            return
+            pass
+        finally:
+            self._desk.budget.spend(time.thread_time() - began if self._desk.live else 0.0)
+            self._desk.send(Looked(look.number))
+
+    def _in_time(self, packets: Iterable[Packet], due_s: float | None) -> Iterator[Packet]:
+        """These packets, until nobody waits any more for what is seen in them."""
+        for packet in packets:
+            given_up = due_s is not None and time.monotonic() > due_s
+            if given_up or self._broken or self._desk.stop.is_set():
+                return
+            yield packet
 
     def _send_look(self, look: Look, picture: Picture) -> None:
         self._pay_for_scoring()

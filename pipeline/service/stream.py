@@ -8,7 +8,7 @@ import structlog
 from pipeline.config import Config, Stream
 from pipeline.events import WallClock
 from pipeline.flow.govern import Share
-from pipeline.flow.look import Look
+from pipeline.flow.look import FILE_LOOK_S, LIVE_LOOK_S, Look
 from pipeline.flow.segment import EndReason
 from pipeline.masking import mask_text, mask_url
 from pipeline.outbox import Finished, Progress
@@ -21,8 +21,6 @@ from pipeline.service.orders import Add
 from pipeline.service.report import Recording, Reporter
 from pipeline.service.session import Position
 
-LIVE_LOOK_S, FILE_LOOK_S = 1.5, 30.0
-"""A closer look that is not answered in this time is given up: the boundary stays as uncertain as it was."""
 RECORD_S, FLAGGED_RECORD_S = 5.0, 1.0
 """How often it is recorded how far a stream got; what a killed worker did since is screened again."""
 SURE_GAPS = 1.5

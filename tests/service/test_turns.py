@@ -52,6 +52,31 @@ def test_no_more_keyframes_are_decoded_at_a_time_than_there_are_cores() -> None:
     assert inside.wait(20)
 
 
+def test_packets_of_live_sequences_share_the_cores_with_keyframes_by_when_they_are_due() -> None:
+    turns, order = Turns(1, Marks(board(1))), list[str]()
+
+    def feed(what: str, due_s: float) -> None:
+        with turns.packet(1, due_s):
+            order.append(what)
+
+    def decode() -> None:
+        with turns.alone(2, due_s=2.0):
+            order.append("keyframe")
+
+    threads = [
+        threading.Thread(target=feed, args=("look", 9.0)),
+        threading.Thread(target=decode),
+        threading.Thread(target=feed, args=("late sequence", 1.0)),
+    ]
+    with turns.scoring():
+        for thread in threads:
+            thread.start()
+        until(lambda: turns.waiting == len(threads))
+    for thread in threads:
+        thread.join(20)
+    assert order == ["late sequence", "keyframe", "look"]
+
+
 def test_keyframes_and_pictures_that_are_scored_share_the_cores_and_a_picture_goes_first() -> None:
     turns, order = Turns(1, Marks(board(1))), list[str]()
 

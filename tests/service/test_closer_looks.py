@@ -1,0 +1,105 @@
+"""Closer looks at a live stream: beside what it brings, on cores that nobody else wants."""
+
+import threading
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.backends import registry
+from pipeline.flow.frames import InputSpec
+from pipeline.flow.look import Look
+from pipeline.flow.sample import SamplingRules
+from pipeline.service.ahead import Ahead
+from pipeline.service.crew import Crew
+from pipeline.service.lead import Lead
+from pipeline.service.messages import Looked, LookSample, Message, Sample
+from pipeline.service.session import Position
+from tests.fixtures.media import Clips, clips
+from tests.fixtures.session import live_session
+
+__all__ = ["clips"]
+
+FPS, GOP_S, SECONDS = 24, 1.0, 10
+RULES = SamplingRules(max_gap_s=1.0, plan="auto", burst_fps=8.0, burst_s=4.0)
+LOOK = Look(1, 2.0, 3.0, RULES.burst_fps, 3.0 + RULES.burst_s)
+"""Asked for when the sample at 3 s was scored."""
+
+
+class Screened:
+    """A session's messages. After the sample at 3 s it is asked for the look; ``waits``: the one at 4 s is
+    held until that is answered."""
+
+    def __init__(self, lead: Lead, *, waits: bool) -> None:
+        self.messages: list[Message] = []
+        self._lead, self._waits = lead, waits
+        self._looked = threading.Event()
+
+    def __call__(self, message: Message) -> None:
+        self.messages.append(message)
+        if isinstance(message, Looked):
+            self._looked.set()
+        if not isinstance(message, Sample | LookSample):
+            return
+        for frame in message.frames.values():
+            assert frame is not None
+            frame.release()
+        if isinstance(message, Sample) and message.time_s == pytest.approx(3.0):
+            self._lead.ask(LOOK)
+        if isinstance(message, Sample) and message.time_s == pytest.approx(4.0) and self._waits:
+            assert self._looked.wait(20)
+
+    def times(self, kind: type[Sample] | type[LookSample]) -> list[float]:
+        return [message.time_s for message in self.messages if isinstance(message, kind)]
+
+
+def screen(path: Path, *, threads: bool = True) -> Screened:
+    """Read the film to its end, with the threads that look beside it, or none."""
+    lead, ahead = Lead(None), Ahead(1)
+    screened = Screened(lead, waits=threads)
+    pool = registry.open_pool(InputSpec(32, 32), 64, device="cpu", live_reserve=0)
+    how: dict[str, Any] = {"rules": RULES, "lead": lead, "position": Position(1.0), "ahead": ahead}
+    with Crew(threading.Event(), ahead) as crew:
+        if threads:
+            crew.start(ahead.run, name="ahead")
+        with live_session(path, pool, screened, **how) as session:
+            session.read()
+        ahead.close()
+    assert pool.free == pool.slots
+    return screened
+
+
+@pytest.fixture
+def film(clips: Clips) -> Path:
+    return clips(pictures=SECONDS * FPS, rate=FPS, gop=round(GOP_S * FPS))
+
+
+def assert_every_gap_is_kept(screened: Screened) -> None:
+    times = [*screened.times(Sample), float(SECONDS)]
+    assert max(b - a for a, b in pairwise(times)) <= RULES.max_gap_s * 1.05
+
+
+def test_the_interval_is_seen_densely_before_the_answer_and_the_stream_is_watched_on(film: Path) -> None:
+    screened = screen(film)
+    assert screened.times(LookSample) == pytest.approx([2 + n / 8 for n in range(1, 8)], abs=0.5 / FPS)
+    kinds = [type(message) for message in screened.messages]
+    assert LookSample not in kinds[kinds.index(Looked) :]
+    assert len(screened.times(Sample)) > SECONDS + RULES.burst_fps
+
+
+def test_a_look_that_nobody_begins_holds_up_neither_its_stream_nor_its_end(film: Path) -> None:
+    screened = screen(film, threads=False)
+    assert not screened.times(LookSample)
+    assert_every_gap_is_kept(screened)
+
+
+def test_a_look_for_which_there_was_no_core_in_time_is_answered_and_nothing_is_watched(
+    film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.service.session.LIVE_LOOK_S", 0.0)
+    screened = screen(film)
+    assert not screened.times(LookSample)
+    assert sum(isinstance(message, Looked) for message in screened.messages) == 1
+    assert_every_gap_is_kept(screened)
+    assert len(screened.times(Sample)) <= SECONDS + 2
