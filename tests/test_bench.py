@@ -571,6 +571,11 @@ def test_the_limit_is_found_within_three_percent_in_few_tries(first: int, carrie
     assert len(tried) == len({one.streams for one in tried})
 
 
+def test_where_the_first_number_breaks_the_next_is_near_it_and_then_further() -> None:
+    tried = [one.streams for one in streams.climb(lambda count: finding(count, count <= 20), 42)]
+    assert tried[:3] == [42, 33, 22]
+
+
 def test_a_machine_that_carries_nothing_has_no_limit_to_show() -> None:
     tried = streams.climb(lambda count: finding(count, False), 38)
     best, broken = judge.limit(tried)

@@ -261,18 +261,15 @@ def _alone(parameters: Parameters, packet: Packet) -> list[av.VideoFrame]:
 
 
 def _send(context: av.VideoCodecContext, packet: Packet) -> list[av.VideoFrame]:
-    """Decode with our tag in place of the packet's own pts, which is put back: it may be stored later."""
+    """Decode with our tag in place of the packet's own pts, for good: a closer look may decode the packet in
+    another thread at the same time."""
     if packet.damaged:
         raise DecodeError(
             f"{context.name} packet at {packet.time_s:.3f} s is damaged: the source lost a part of it"
         )
-    data = packet.data
-    own, data.pts = data.pts, packet.pts
-    try:
-        with _mapped(context, packet):
-            return context.decode(data)
-    finally:
-        data.pts = own
+    packet.data.pts = packet.pts
+    with _mapped(context, packet):
+        return context.decode(packet.data)
 
 
 @contextmanager

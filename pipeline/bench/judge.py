@@ -17,7 +17,8 @@ SLACK = 0.1
 """The rest may fall below nothing by this share of the whole before it means starving."""
 CUT = 1.001
 """A gap in force longer than the promised one by this factor has been stretched."""
-GROWTH = 1.5
+GROWTH, FALL = 1.5, 0.25
+"""The next number is so much larger than one that was kept, or smaller, by more after each that broke."""
 CLOSE = 0.03
 """The limit is found when the numbers that were kept and broken are this close, or next to each other."""
 
@@ -195,6 +196,8 @@ def next_count(tried: Mapping[int, bool]) -> int | None:
         return max(good + 1, round(good * GROWTH))
     if broken - good <= max(1, CLOSE * broken):
         return None
+    if not good:  # nearby first: another machine's number is seldom far off
+        return max(1, int(broken / (1.0 + FALL * len(tried))))
     return (good + broken) // 2
 
 

@@ -7,7 +7,9 @@ from pipeline.flow.source import Packet
 RING_BYTES = 32 * 2**20
 """Encoded bytes that a ring holds at most. A stream whose GOP is larger cannot be looked at again."""
 LAG_S = 2.0
-"""A live sample may be decided so long after its packet came; its interval must still be held."""
+"""A live sample may be decided so long after its packet came; its interval must still be held. What is
+decided later, behind a closer look that took long, is not looked at: a second more would take 0.4 MB a
+stream."""
 
 
 class PacketRing:

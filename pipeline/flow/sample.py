@@ -94,7 +94,7 @@ class Sampler:
         if self._last is not None and self._watching(self._last):
             self._due = self._last + 1.0 / self.rules.burst_fps
             if self._live:
-                self._due = max(self._due, self._newest_s)
+                self._due = max(self._due, min(self._newest_s, self._last + self.gap_s))
 
     @property
     def watching(self) -> bool:

@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from typing import TypeVar
@@ -17,8 +17,8 @@ from pipeline.flow.decode import Decoder, Picture
 from pipeline.flow.source import Packet, StreamInfo
 from pipeline.service.marks import Marks
 
-ROOM_S = 0.01
-"""How often a turn that waits for room looks again."""
+ROOM_S, WANTED_S = 0.01, 0.1
+"""How often a turn that waits looks again: for room, and whether it is still wanted."""
 
 
 class Line:
@@ -80,12 +80,11 @@ class Line:
 class Turns:
     """No more threads at work than cores: the others wait their turn instead of sharing every core's cache.
 
-    What live streams bring shares the cores, and what is decoded is scored first: a sample is done as soon as
-    it can be. Then goes what is due first. A packet of a live sequence is due when it arrived, so that a
-    stream which is behind comes ever sooner to its turn; one of a closer look only when nobody waits for the
-    look any more: it has the cores that would be idle. Packets of files wait among themselves: they bring
-    dozens of short calls a second, and nobody is late for them. Every decode call is marked with its stream,
-    so that a crash can be put down to it."""
+    Pictures that are scored and keyframes that are decoded share the cores, and what is decoded is scored
+    first: a sample is done as soon as it can be. Packets of closer looks have what they leave idle. Packets
+    of a sequence have turns of their own: it brings dozens of short calls a second, and if each waited behind
+    keyframes its stream would fall ever further behind. Every decode call is marked with its stream, so that
+    a crash can be put down to it."""
 
     def __init__(self, at_once: int, marks: Marks) -> None:
         self._cores = Line(at_once)
@@ -96,19 +95,33 @@ class Turns:
     @property
     def waiting(self) -> int:
         """How many wait for a core."""
-        return self._cores.waiting
+        return self._cores.waiting + self._alone.waiting
 
     @contextmanager
     def of(self, number: int) -> Iterator[None]:
-        """Stream ``number``'s turn to open a decoder, or for a packet of a file."""
+        """Stream ``number``'s turn."""
         with self._in_sequence, self._marks.decoding(number):
             yield
 
     @contextmanager
-    def packet(self, number: int, due_s: float) -> Iterator[None]:
-        """Stream ``number``'s turn for a packet of a sequence that is due at ``due_s``."""
-        with self._cores.place(due_s), self._marks.decoding(number):
-            yield
+    def beside(self, number: int, wanted: Callable[[], bool]) -> Iterator[None]:
+        """Stream ``number``'s turn for a packet of a closer look: a core that nobody else wants.
+
+        :raises NoTurn: it is not ``wanted`` any more."""
+        while wanted():
+            if self._cores.enter(math.inf, time.monotonic() + WANTED_S):
+                try:
+                    with self._marks.decoding(number):
+                        yield
+                finally:
+                    self._cores.leave()
+                return
+        raise NoTurn("nobody waits for it any more")
+
+    def marked(self, number: int) -> AbstractContextManager[None]:
+        """A crash in it is put down to stream ``number``, though it needs no turn: a thread that looks closer
+        is no reader, of which it is known whose it is."""
+        return self._marks.decoding(number)
 
     def scoring(self) -> AbstractContextManager[None]:
         """The turn of a picture that is scored on one core."""
@@ -132,8 +145,13 @@ class Turns:
                 if time.monotonic() >= until_s:
                     raise NoTurn("no room for its picture in time")
                 time.sleep(ROOM_S)
-            with self._cores.place(due_s, until_s, what="core"), self._marks.decoding(number):
+            if not self._cores.enter(due_s, until_s):
+                raise NoTurn("no core to decode it in time")
+        try:  # the next one waits for a core meanwhile, so that none that is left goes to a closer look
+            with self._marks.decoding(number):
                 yield
+        finally:
+            self._cores.leave()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +197,14 @@ class Admission:
         self._open = open_decoder
 
     @contextmanager
-    def decoder(self, info: StreamInfo, *, due_s: float | None = None) -> Iterator["AdmittedDecoder"]:
-        """A decoder, closed at its end. What it decodes is due at ``due_s``, in monotonic seconds; None: when
-        it arrives, if that is live.
+    def decoder(
+        self, info: StreamInfo, *, wanted: Callable[[], bool] | None = None
+    ) -> Iterator["AdmittedDecoder"]:
+        """A decoder, closed at its end. That of a closer look has the cores that are idle, as long as it is
+        ``wanted``.
 
-        :raises SourceUnsupported: there is none for its codec."""
+        :raises SourceUnsupported: there is none for its codec.
+        :raises NoTurn: it is not wanted any more."""
 
         def fall_back(why: SourceUnsupported) -> Decoder:
             if self._instead is None:
@@ -191,16 +212,21 @@ class Admission:
             self._instead(f"decoded in software: {why}")
             return self._open(info, "cpu")
 
-        with self._turns.of(self._number) if due_s is None else self._turns.packet(self._number, due_s):
+        with self._turns.of(self._number) if wanted is None else self._turns.beside(self._number, wanted):
             try:
                 first = self._open(info, self._device)
             except SourceUnsupported as why:
                 first = fall_back(why)
-        decoder = AdmittedDecoder(first, self._turns, self._number, fall_back, self._live, due_s)
+        decoder = AdmittedDecoder(first, self._turns, self._number, fall_back, self._live, wanted)
         try:
             yield decoder
         finally:
-            decoder.close()
+            with self.marked() if wanted is not None else nullcontext():
+                decoder.close()
+
+    def marked(self) -> AbstractContextManager[None]:
+        """See ``Turns.marked``."""
+        return self._turns.marked(self._number)
 
 
 class AdmittedDecoder:
@@ -218,14 +244,14 @@ class AdmittedDecoder:
         number: int,
         fall_back: Callable[[SourceUnsupported], Decoder],
         live: Live | None,
-        due_s: float | None,
+        wanted: Callable[[], bool] | None,
     ) -> None:
         self._decoder = decoder
         self._turns = turns
         self._number = number
         self._fall_back = fall_back
         self._live = live
-        self._due_s = due_s
+        self._wanted = wanted
         self._sampled_s = 0.0  # when the last keyframe that was decoded alone arrived
         self._damaged_before = 0
 
@@ -248,11 +274,11 @@ class AdmittedDecoder:
 
     def decode(self, packet: Packet, *, wanted: bool = True) -> Iterable[Picture]:
         """See ``Decoder.decode``."""
-        return self._in_turn(lambda decoder: decoder.decode(packet, wanted=wanted), packet.arrived)
+        return self._in_turn(lambda decoder: decoder.decode(packet, wanted=wanted))
 
     def flush(self) -> Iterable[Picture]:
         """See ``Decoder.flush``."""
-        return self._in_turn(lambda decoder: decoder.flush(), time.monotonic())
+        return self._in_turn(lambda decoder: decoder.flush())
 
     def reset(self) -> None:
         """See ``Decoder.reset``."""
@@ -262,9 +288,9 @@ class AdmittedDecoder:
         """See ``Decoder.close``."""
         self._decoder.close()
 
-    def _in_turn(self, work: Callable[[Decoder], T], arrived: float) -> T:
-        due_s = arrived if self._due_s is None and self._live is not None else self._due_s
-        with self._turns.of(self._number) if due_s is None else self._turns.packet(self._number, due_s):
+    def _in_turn(self, work: Callable[[Decoder], T]) -> T:
+        number, wanted = self._number, self._wanted
+        with self._turns.of(number) if wanted is None else self._turns.beside(number, wanted):
             return self._tried(work)
 
     def _tried(self, work: Callable[[Decoder], T]) -> T:

@@ -15,16 +15,17 @@ T = TypeVar("T")
 
 
 class Ahead:
-    """What may be decoded ahead in a worker: one keyframe or sequence more than it has cores, counted from
-    the start of its decoding until its pictures are taken or forgotten. Other work needs no place.
+    """The threads that decode beside the readers, ``run`` is the work of one, and ``places`` for what is
+    decoded ahead: so many keyframes or sequences at most, each counted from the start of its decoding until
+    its pictures are taken or forgotten. A closer look needs no place.
 
-    ``run`` is the work of one thread; there should be ``threads`` of them. While ``paused`` there are no
-    places: what is live on the worker goes first."""
+    While ``paused`` no place is given: what is live on the worker goes first."""
 
-    def __init__(self, cores: int) -> None:
+    def __init__(self, threads: int, places: int) -> None:
         self.paused = False
-        self.threads = cores
-        self._free = cores + 1 if cores > 1 else 0  # on one core a second decoder gains nothing
+        self.threads = threads
+        self.places = places
+        self._free = places
         self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._changed = threading.Condition()
         self._closed = False

@@ -25,9 +25,9 @@ Board = ctypes.Array[Slot]
 
 
 def board(at_once: int) -> Board:
-    """Shared memory for the decode calls of a worker, so many of each kind at a time (``Turns``); goes to it
-    with its plan."""
-    return SPAWN.RawArray(Slot, 2 * at_once)
+    """Shared memory for the decode calls of a worker, so many of each kind at a time (``Turns``), and its
+    closer looks; goes to it with its plan."""
+    return SPAWN.RawArray(Slot, 3 * at_once)
 
 
 def marked(board: Board) -> dict[int, float]:

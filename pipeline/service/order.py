@@ -56,9 +56,14 @@ class Sequencer:
         """Whether a closer look is out."""
         return self._look is not None
 
+    @property
+    def over(self) -> bool:
+        """Whether the reader has left the session that is being decided: it would not answer a look."""
+        return self._over or any(isinstance(entry, End | Gone) for entry in self._queue)
+
     def look(self, number: int) -> None:
         """A closer look was asked for: hold everything back until it is answered."""
-        self._look, self._looked, self._answered = number, [], self._over
+        self._look, self._looked, self._answered = number, [], False
 
     def answer(self, *, give_up: bool) -> list[Verdict] | None:
         """What the closer look saw, once all of it is scored; with ``give_up`` as far as it is. None: not

@@ -115,7 +115,7 @@ class Sequences:
     def foresee(self, sampler: Sampler, coming: Iterator[Sequence]) -> None:
         """Begin as many as there is room for. ``sampler``, in whose plan every packet is fed, takes the first
         keyframe of ``coming`` next."""
-        first, rehearsal = next(coming, None) if self._ahead.threads else None, Rehearsal(sampler)
+        first, rehearsal = next(coming, None) if self._ahead.places else None, Rehearsal(sampler)
         picks = rehearsal.picks(first) if first is not None else None
         if first is None or picks is None:
             self.forget()

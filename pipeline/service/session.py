@@ -29,6 +29,8 @@ from pipeline.service.skim import Skim
 
 CLOCK_PACKETS = 64
 """The sender's clock is asked for once in so many packets: it comes with a report every few seconds."""
+CLOCK_DRIFT = 1e-3
+"""Seconds a second that a sender's clock may go slower than ours; real ones are ten times better."""
 WATCH_BEHIND_S = 0.75
 """A live stream that is watched and so far behind is not watched on: there are no cores for it."""
 
@@ -103,8 +105,9 @@ class Session:
         self._ring = PacketRing(keep_s)
         self._told_s = float("-inf")
         self._packets = 0
-        self._looks = deque[tuple[Future[None], Look, float]]()
+        self._looks = deque[tuple[Future[bool], Look, float]]()
         self._broken = False
+        self._soonest_s, self._seen_s = float("inf"), time.monotonic()
 
     def read(self) -> End:
         """Every packet, to the end of the source or until ``stop``.
@@ -172,9 +175,17 @@ class Session:
             self._desk.send(Trouble("corrupt", clock_s, "corrupt", str(error)))
         if watching:
             self._desk.budget.spend(time.thread_time() - began)
-            behind_s = time.monotonic() - packet.arrived
-            if behind_s > WATCH_BEHIND_S or not self._desk.budget.allows(burst=True):
+            behind = self._behind_s(packet) > WATCH_BEHIND_S
+            if behind or not self._desk.budget.allows(burst=True):
                 self._sampler.watch(float("-inf"))
+
+    def _behind_s(self, packet: Packet) -> float:
+        """How far a live stream's reader is behind, in seconds. What waits in a socket has not arrived yet as
+        far as the packet knows; so the one that came soonest after its time tells."""
+        now = time.monotonic()
+        self._soonest_s = min(self._soonest_s + CLOCK_DRIFT * (now - self._seen_s), now - packet.time_s)
+        self._seen_s = now
+        return now - packet.time_s - self._soonest_s
 
     def _sample(self, picture: Picture) -> None:
         """Hand a picture on to be scored; a file's reader first waits until it is not too far ahead."""
@@ -235,66 +246,78 @@ class Session:
     def _answer(self) -> None:
         """Answer every look that is asked for: at a file now, at a live stream beside what it brings
         meanwhile."""
-        desk = self._desk
         while self._looks and self._looks[0][0].done():
-            started, answered, due_s = self._looks.popleft()
-            if not started.cancelled():
-                started.result()  # a surprise is this session's
-            if time.monotonic() < due_s - LIVE_LOOK_S / 2:  # else there are no cores for more
-                self._watch(answered)
-        while (look := desk.lead.next_look()) is not None:
-            if not desk.live:
-                self._look(look, self._held(look))
+            self._collect(*self._looks.popleft())
+        while (look := self._desk.lead.next_look()) is not None:
+            if look.from_s == look.to_s:
+                self._desk.send(Looked(look.number))
                 self._watch(look)
-            elif desk.budget.allows():
-                due_s = time.monotonic() + LIVE_LOOK_S
-                started = desk.ahead.start(partial(self._look, look, self._held(look), due_s))
-                self._looks.append((started, look, due_s))
+            elif not self._desk.live:
+                held = self._ring if self._skim is None else self._skim
+                self._look(look, held.since(look.from_s))
+                self._watch(look)
             else:
-                desk.position.refused += 1
-                desk.send(Looked(look.number))
+                self._begin(look)
+
+    def _begin(self, look: Look) -> None:
+        """Have another thread look, if there is anything left for that and its packets are held."""
+        packets = self._ring.since(look.from_s) if self._desk.budget.allows() else []
+        if not packets:
+            self._desk.position.refused += 1
+            self._desk.send(Looked(look.number))
+            return
+        until_s = time.monotonic() + LIVE_LOOK_S
+        started = self._desk.ahead.start(partial(self._look, look, packets, until_s))
+        self._looks.append((started, look, until_s))
+
+    def _collect(self, started: Future[bool], look: Look, until_s: float) -> None:
+        """A look at a live stream was answered. One that took long shows that there are no cores to watch it
+        on; what was not seen in time is refused."""
+        if started.cancelled():
+            return
+        if not started.result():  # a surprise is this session's
+            self._desk.position.refused += 1
+        if time.monotonic() < until_s - LIVE_LOOK_S / 2:
+            self._watch(look)
 
     def _watch(self, look: Look) -> None:
         """Watch on after a look, if there is anything left for that."""
         if not self._desk.live or self._desk.budget.allows(burst=True):
             self._sampler.watch(look.watch_until_s)
 
-    def _held(self, look: Look) -> Iterable[Packet]:
-        """The packets of its interval, as far as they are held."""
-        if look.from_s == look.to_s:
-            return []
-        return (self._ring if self._skim is None else self._skim).since(look.from_s)
+    def _look(self, look: Look, packets: Iterable[Packet], until_s: float | None = None) -> bool:
+        """Decode the interval and send the pictures that are due in it, at a live stream as long as anyone
+        waits for them (``until_s``); whether they were seen. Damage ends it early; without room for a decoder
+        of its own there is none."""
 
-    def _look(self, look: Look, packets: Iterable[Packet], due_s: float | None = None) -> None:
-        """Decode the interval and send the pictures that are due in it. Damage ends it early; without room
-        for a decoder of its own there is none."""
-        began, due = time.thread_time(), list(look.due())
+        def wanted() -> bool:
+            over = self._broken or self._desk.stop.is_set()
+            return not over and until_s is not None and time.monotonic() < until_s
+
+        desk, began, due = self._desk, time.thread_time(), list(look.due())
         try:
-            if packets and due:
-                with self._desk.admission.decoder(self._source.info, due_s=due_s) as decoder:
-                    for picture in _between(self._in_time(packets, due_s), decoder, look):
-                        if due and picture.time_s >= due[0] - 1e-3:
-                            due = [time_s for time_s in due if time_s > picture.time_s + 1e-3]
-                            self._send_look(look, picture)
+            live = wanted if until_s is not None else None
+            with desk.admission.decoder(self._source.info, wanted=live) as decoder:
+                for picture in _between(packets, decoder, look):
+                    if due and picture.time_s >= due[0] - 1e-3:
+                        due = [time_s for time_s in due if time_s > picture.time_s + 1e-3]
+                        self._send_look(look, picture)
+        except NoTurn:
+            return False
         except (DecodeError, SourceNoRoom):
-            pass
+            return True
         finally:
-            self._desk.budget.spend(time.thread_time() - began if self._desk.live else 0.0)
-            self._desk.send(Looked(look.number))
-
-    def _in_time(self, packets: Iterable[Packet], due_s: float | None) -> Iterator[Packet]:
-        """These packets, until nobody waits any more for what is seen in them."""
-        for packet in packets:
-            given_up = due_s is not None and time.monotonic() > due_s
-            if given_up or self._broken or self._desk.stop.is_set():
-                return
-            yield packet
+            desk.budget.spend(time.thread_time() - began if desk.live else 0.0)
+            desk.send(Looked(look.number))
+        return True
 
     def _send_look(self, look: Look, picture: Picture) -> None:
         self._pay_for_scoring()
         now = replace(picture, arrived=time.monotonic())  # its packet came long ago
         number = next(self._desk.samples)
-        self._desk.send(LookSample(look.number, number, now.time_s, now.arrived, self._store(now, number)))
+        with self._desk.admission.marked():
+            frames = self._store(now, number)
+        self._desk.send(LookSample(look.number, number, now.time_s, now.arrived, frames))
 
 
 def _between(packets: Iterable[Packet], decoder: Decoder, look: Look) -> Iterator[Picture]:

@@ -227,6 +227,8 @@ class StreamScreen:
 
     def _look(self, look: Look, now: float) -> None:
         """Ask the reader for a closer look; until it is answered nothing later of this stream is decided."""
+        if self.results.over:
+            return
         self._lead.ask(look)
         if look.from_s < look.to_s:
             self._look_until_s = now + (LIVE_LOOK_S if self._live else FILE_LOOK_S)

@@ -55,7 +55,9 @@ class Worker:
         self._send = send
         self._outbox = Outbox(plan.outbox, **plan.config.outbox_limits())
         self._recorder = Recorder(self._outbox, send)
-        self._ahead = Ahead(plan.cores if plan.device == "cpu" else 1)
+        # A surface of NVDEC would be gone when it is wanted; on one core a second decoder gains nothing.
+        ahead = plan.cores + 1 if plan.device == "cpu" and plan.cores > 1 else 0
+        self._ahead = Ahead(plan.cores, ahead)
         self._turns = Turns(plan.cores, Marks(plan.board))
         self._gate = HostGate(plan.outbox.with_name("connects.lock"))
         engines = {name: Engine(name, plan, self._turns.scoring) for name in plan.models}

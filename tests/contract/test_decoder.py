@@ -2,8 +2,10 @@
 
 import gc
 import random
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -232,13 +234,33 @@ def test_a_flush_gives_all_that_is_buffered_and_a_reset_forgets_it(opened: Open,
         assert again[0] == pytest.approx(0.5)
 
 
-def test_the_packets_own_timestamp_is_left_as_it_was(opened: Open, clips: Clips) -> None:
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Python changes threads after each of its steps."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual_s)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_two_threads_may_decode_the_same_packets_at_the_same_time(opened: Open, clips: Clips) -> None:
+    """A stream that goes on while it is looked at closely."""
     info, packets = demux(clips())
-    stamps = [packet.data.pts for packet in packets]
-    decoder = opened(info)
-    feed_all(decoder, packets)
-    decoder.still(packets[0])
-    assert [packet.data.pts for packet in packets] == stamps
+    decoders, together = [opened(info), opened(info)], threading.Barrier(2)
+
+    def times(decoder: Decoder) -> list[float]:
+        found: list[Picture] = []
+        for packet in packets * 10:
+            together.wait(20)
+            found.extend(decoder.decode(packet))
+        return [picture.time_s for picture in found]
+
+    alone = [picture.time_s for picture in feed_all(opened(info), packets * 10)]
+    with ThreadPoolExecutor(2) as threads:
+        for found in threads.map(times, decoders):
+            assert found == alone[: len(found)]
+            assert len(found) > 9 * len(packets)
 
 
 @pytest.mark.parametrize("how", ["cut", "zeroed"])

@@ -1,6 +1,8 @@
 """Closer looks at a live stream: beside what it brings, on cores that nobody else wants."""
 
 import threading
+import time
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,15 @@ from typing import Any
 import pytest
 
 from pipeline.backends import registry
+from pipeline.errors import SourceTimeout
 from pipeline.flow.frames import InputSpec
-from pipeline.flow.look import Look
+from pipeline.flow.look import LIVE_LOOK_S, Look
 from pipeline.flow.sample import SamplingRules
+from pipeline.service.admission import Turns
 from pipeline.service.ahead import Ahead
 from pipeline.service.crew import Crew
 from pipeline.service.lead import Lead
+from pipeline.service.marks import Marks, board
 from pipeline.service.messages import Looked, LookSample, Message, Sample
 from pipeline.service.session import Position
 from tests.fixtures.media import Clips, clips
@@ -33,6 +38,7 @@ class Screened:
 
     def __init__(self, lead: Lead, *, waits: bool) -> None:
         self.messages: list[Message] = []
+        self.position = Position(1.0)
         self._lead, self._waits = lead, waits
         self._looked = threading.Event()
 
@@ -56,10 +62,10 @@ class Screened:
 
 def screen(path: Path, *, threads: bool = True) -> Screened:
     """Read the film to its end, with the threads that look beside it, or none."""
-    lead, ahead = Lead(None), Ahead(1)
+    lead, ahead = Lead(None), Ahead(1, 0)
     screened = Screened(lead, waits=threads)
     pool = registry.open_pool(InputSpec(32, 32), 64, device="cpu", live_reserve=0)
-    how: dict[str, Any] = {"rules": RULES, "lead": lead, "position": Position(1.0), "ahead": ahead}
+    how: dict[str, Any] = {"rules": RULES, "lead": lead, "position": screened.position, "ahead": ahead}
     with Crew(threading.Event(), ahead) as crew:
         if threads:
             crew.start(ahead.run, name="ahead")
@@ -99,7 +105,46 @@ def test_a_look_for_which_there_was_no_core_in_time_is_answered_and_nothing_is_w
 ) -> None:
     monkeypatch.setattr("pipeline.service.session.LIVE_LOOK_S", 0.0)
     screened = screen(film)
+    assert screened.position.refused == 1
     assert not screened.times(LookSample)
     assert sum(isinstance(message, Looked) for message in screened.messages) == 1
     assert_every_gap_is_kept(screened)
     assert len(screened.times(Sample)) <= SECONDS + 2
+
+
+class Breaking(Lead):
+    """Its stream breaks off a few packets after a look was begun."""
+
+    packets = -1
+
+    def next_look(self) -> Look | None:
+        if (look := super().next_look()) is not None:
+            self.packets = 0
+        elif self.packets >= 0:
+            self.packets += 1
+            if self.packets > 5:
+                raise SourceTimeout("nothing comes any more")
+        return look
+
+
+def test_a_stream_that_breaks_off_does_not_wait_for_its_look(film: Path) -> None:
+    """No core is left for that, from the sample on after which it was asked for."""
+    lead, turns, ahead = Breaking(None), Turns(1, Marks(board(1))), Ahead(1, 0)
+    screened, busy = Screened(lead, waits=False), ExitStack()
+
+    def send(message: Message) -> None:
+        screened(message)
+        if isinstance(message, Sample) and message.time_s == pytest.approx(3.0):
+            busy.enter_context(turns.scoring())
+
+    pool = registry.open_pool(InputSpec(32, 32), 64, device="cpu", live_reserve=0)
+    how: dict[str, Any] = {"rules": RULES, "lead": lead, "position": screened.position, "ahead": ahead}
+    with busy, Crew(threading.Event(), ahead) as crew:
+        crew.start(ahead.run, name="ahead")
+        began = time.monotonic()
+        with live_session(film, pool, send, turns=turns, **how) as session, pytest.raises(SourceTimeout):
+            session.read()
+        assert time.monotonic() - began < LIVE_LOOK_S / 2
+        ahead.close()
+    assert screened.times(Sample)[-1] == pytest.approx(3.0)
+    assert not screened.times(LookSample)

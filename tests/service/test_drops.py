@@ -42,7 +42,9 @@ def test_pictures_that_find_no_slot_are_all_in_the_status(clips: Clips, at_once:
         assert still is not None
         assert full.store(still, stream=2, sample=1, live=True, timeout=0) is not None
     rules = SamplingRules(max_gap_s=1.0)
-    with live_session(path, full, send, rules=rules, lead=lead, position=position, ahead=Ahead(1)) as session:
+    with live_session(
+        path, full, send, rules=rules, lead=lead, position=position, ahead=Ahead(1, 0)
+    ) as session:
         session.read()
     screen.turn(time.monotonic(), time.time())
     assert session.sampled > 8

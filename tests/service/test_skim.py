@@ -16,6 +16,7 @@ from pipeline.backends.source_ffmpeg import FfmpegSource, SourceSettings, open_s
 from pipeline.errors import DecodeError
 from pipeline.flow.decode import Picture
 from pipeline.flow.pick import pictures
+from pipeline.flow.rehearse import Sequence
 from pipeline.flow.sample import Plan, Sampler, SamplingRules
 from pipeline.flow.sample_ahead import with_last
 from pipeline.flow.source import Packet
@@ -45,7 +46,7 @@ class Pool(Ahead):
 @pytest.fixture
 def pool() -> Iterator[Pool]:
     """Threads that decode ahead."""
-    ahead = Pool(CORES)
+    ahead = Pool(CORES, CORES + 1)
     with Crew(threading.Event(), ahead) as crew:
         for number in range(ahead.threads):
             crew.start(ahead.run, name=f"ahead {number}")
@@ -192,6 +193,19 @@ LONG = {
 
 def long_film(clips: Clips, name: str = "H.264") -> Path:
     return clips(pictures=361, gop=45, **LONG[name])  # type: ignore[arg-type]
+
+
+def test_where_nothing_may_be_decoded_ahead_no_sequence_is_read_ahead(clips: Clips) -> None:
+    """It would be held, and rehearsed, for nothing."""
+
+    def never() -> Iterator[Sequence]:
+        raise AssertionError("it was read ahead")
+        yield
+
+    with opened(long_film(clips)) as source:
+        admission = Admission("cpu", Turns(CORES, Marks(board(CORES))), 1)
+        sampler = Sampler(SamplingRules(plan="full"), kind="file", rng=random.Random(1))
+        sequences.Sequences(source.info, admission, Ahead(CORES, 0)).foresee(sampler, never())
 
 
 @pytest.mark.parametrize("name", LONG)

@@ -33,7 +33,9 @@ def test_a_packet_of_a_sequence_does_not_wait_behind_keyframes_and_all_of_them_a
         assert inside.wait(20)
         busy.enter_context(turns.of(7))
         busy.enter_context(turns.of(8))
-        assert set(marked(shared)) == {1, 2, 7, 8}
+        for number in (5, 6):  # what closer looks convert meanwhile
+            busy.enter_context(turns.marked(number))
+        assert set(marked(shared)) == {1, 2, 5, 6, 7, 8}
     assert marked(shared) == {}
 
 
@@ -52,29 +54,42 @@ def test_no_more_keyframes_are_decoded_at_a_time_than_there_are_cores() -> None:
     assert inside.wait(20)
 
 
-def test_packets_of_live_sequences_share_the_cores_with_keyframes_by_when_they_are_due() -> None:
+def test_packets_of_a_closer_look_have_only_what_keyframes_and_scoring_leave_idle() -> None:
     turns, order = Turns(1, Marks(board(1))), list[str]()
 
-    def feed(what: str, due_s: float) -> None:
-        with turns.packet(1, due_s):
-            order.append(what)
+    def look() -> None:
+        with turns.beside(1, lambda: True):
+            order.append("look")
 
     def decode() -> None:
-        with turns.alone(2, due_s=2.0):
+        with turns.alone(2):
+            threading.Event().wait(0.05)
             order.append("keyframe")
 
-    threads = [
-        threading.Thread(target=feed, args=("look", 9.0)),
-        threading.Thread(target=decode),
-        threading.Thread(target=feed, args=("late sequence", 1.0)),
-    ]
+    threads = [threading.Thread(target=run) for run in (look, decode, decode, decode)]
     with turns.scoring():
         for thread in threads:
             thread.start()
         until(lambda: turns.waiting == len(threads))
     for thread in threads:
         thread.join(20)
-    assert order == ["late sequence", "keyframe", "look"]
+    assert order == ["keyframe", "keyframe", "keyframe", "look"]
+
+
+def test_a_closer_look_that_nobody_waits_for_any_more_leaves_the_line() -> None:
+    turns, wanted = Turns(1, Marks(board(1))), [True]
+
+    def look() -> None:
+        with pytest.raises(NoTurn), turns.beside(1, lambda: wanted[0]):
+            raise AssertionError("it had a turn")
+
+    waiting = threading.Thread(target=look)
+    with turns.scoring():
+        waiting.start()
+        until(lambda: turns.waiting == 1)
+        wanted[0] = False
+        waiting.join(20)
+        assert not waiting.is_alive()
 
 
 def test_keyframes_and_pictures_that_are_scored_share_the_cores_and_a_picture_goes_first() -> None:
