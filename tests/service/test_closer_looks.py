@@ -112,6 +112,14 @@ def test_a_look_for_which_there_was_no_core_in_time_is_answered_and_nothing_is_w
     assert len(screened.times(Sample)) <= SECONDS + 2
 
 
+def test_a_stream_that_is_behind_is_not_watched_on(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.service.session.WATCH_BEHIND_S", -1.0)
+    screened = screen(film)
+    assert screened.times(LookSample)
+    assert_every_gap_is_kept(screened)
+    assert len(screened.times(Sample)) <= SECONDS + RULES.burst_fps
+
+
 class Breaking(Lead):
     """Its stream breaks off a few packets after a look was begun."""
 
