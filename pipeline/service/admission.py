@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TypeVar
 
@@ -59,10 +60,10 @@ class Line:
             return False
 
     @contextmanager
-    def place(self, due_s: float, until_s: float = math.inf, *, what: str = "place") -> Iterator[None]:
-        """Have a place, as ``enter`` gives it. :raises NoTurn: there was no ``what`` in time."""
+    def place(self, due_s: float, until_s: float = math.inf) -> Iterator[None]:
+        """Have a place, as ``enter`` gives it. :raises NoTurn: there was none in time."""
         if not self.enter(due_s, until_s):
-            raise NoTurn(f"no {what} to decode it in time")
+            raise NoTurn("no turn to decode it in time")
         try:
             yield
         finally:
@@ -110,11 +111,8 @@ class Turns:
         :raises NoTurn: it is not ``wanted`` any more."""
         while wanted():
             if self._cores.enter(math.inf, time.monotonic() + WANTED_S):
-                try:
-                    with self._marks.decoding(number):
-                        yield
-                finally:
-                    self._cores.leave()
+                with self._on_core(number):
+                    yield
                 return
         raise NoTurn("nobody waits for it any more")
 
@@ -140,14 +138,20 @@ class Turns:
         there is ``room`` for its picture.
 
         :raises NoTurn: that was not so until ``until_s``."""
-        with self._alone.place(due_s, until_s, what="turn"):
+        with self._alone.place(due_s, until_s):
             while not room():
                 if time.monotonic() >= until_s:
                     raise NoTurn("no room for its picture in time")
                 time.sleep(ROOM_S)
             if not self._cores.enter(due_s, until_s):
                 raise NoTurn("no core to decode it in time")
-        try:  # the next one waits for a core meanwhile, so that none that is left goes to a closer look
+        with self._on_core(number):  # the next one waits for a core meanwhile: no closer look has one before
+            yield
+
+    @contextmanager
+    def _on_core(self, number: int) -> Iterator[None]:
+        """Decode for stream ``number`` on a core that it has, and hand that on."""
+        try:
             with self._marks.decoding(number):
                 yield
         finally:
@@ -212,12 +216,15 @@ class Admission:
             self._instead(f"decoded in software: {why}")
             return self._open(info, "cpu")
 
-        with self._turns.of(self._number) if wanted is None else self._turns.beside(self._number, wanted):
+        turn = partial(self._turns.of, self._number)
+        if wanted is not None:
+            turn = partial(self._turns.beside, self._number, wanted)
+        with turn():
             try:
                 first = self._open(info, self._device)
             except SourceUnsupported as why:
                 first = fall_back(why)
-        decoder = AdmittedDecoder(first, self._turns, self._number, fall_back, self._live, wanted)
+        decoder = AdmittedDecoder(first, self._turns, self._number, turn, fall_back, self._live)
         try:
             yield decoder
         finally:
@@ -231,7 +238,8 @@ class Admission:
 
 class AdmittedDecoder:
     """A ``Decoder`` that takes its turn for each packet, and in whose place another goes on when it meets a
-    sequence that it cannot decode: ``fall_back`` gives that one, or raises.
+    sequence that it cannot decode: ``fall_back`` gives that one, or raises. ``turn`` is that of a packet
+    which is no keyframe by itself.
 
     When there is more to decode than the cores can, the keyframes whose samples are due first are decoded,
     and those that would be too old by then are not. Were all decoded in the order in which they came, all
@@ -242,16 +250,16 @@ class AdmittedDecoder:
         decoder: Decoder,
         turns: Turns,
         number: int,
+        turn: Callable[[], AbstractContextManager[None]],
         fall_back: Callable[[SourceUnsupported], Decoder],
         live: Live | None,
-        wanted: Callable[[], bool] | None,
     ) -> None:
         self._decoder = decoder
         self._turns = turns
         self._number = number
+        self._turn = turn
         self._fall_back = fall_back
         self._live = live
-        self._wanted = wanted
         self._sampled_s = 0.0  # when the last keyframe that was decoded alone arrived
         self._damaged_before = 0
 
@@ -289,8 +297,7 @@ class AdmittedDecoder:
         self._decoder.close()
 
     def _in_turn(self, work: Callable[[Decoder], T]) -> T:
-        number, wanted = self._number, self._wanted
-        with self._turns.of(number) if wanted is None else self._turns.beside(number, wanted):
+        with self._turn():
             return self._tried(work)
 
     def _tried(self, work: Callable[[Decoder], T]) -> T:

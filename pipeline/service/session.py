@@ -267,7 +267,8 @@ class Session:
             self._desk.send(Looked(look.number))
             return
         until_s = time.monotonic() + LIVE_LOOK_S
-        started = self._desk.ahead.start(partial(self._look, look, packets, until_s))
+        work = partial(self._look, look, packets, wanted=partial(self._awaited, until_s))
+        started = self._desk.ahead.start(work)
         self._looks.append((started, look, until_s))
 
     def _collect(self, started: Future[bool], look: Look, until_s: float) -> None:
@@ -285,19 +286,18 @@ class Session:
         if not self._desk.live or self._desk.budget.allows(burst=True):
             self._sampler.watch(look.watch_until_s)
 
-    def _look(self, look: Look, packets: Iterable[Packet], until_s: float | None = None) -> bool:
-        """Decode the interval and send the pictures that are due in it, at a live stream as long as anyone
-        waits for them (``until_s``); whether they were seen. Damage ends it early; without room for a decoder
-        of its own there is none."""
+    def _awaited(self, until_s: float) -> bool:
+        """Whether anyone still waits for what a look at a live stream sees."""
+        return time.monotonic() < until_s and not self._broken and not self._desk.stop.is_set()
 
-        def wanted() -> bool:
-            over = self._broken or self._desk.stop.is_set()
-            return not over and until_s is not None and time.monotonic() < until_s
-
+    def _look(
+        self, look: Look, packets: Iterable[Packet], *, wanted: Callable[[], bool] | None = None
+    ) -> bool:
+        """Decode the interval and send the pictures that are due in it, as long as they are ``wanted``;
+        whether they were seen. Damage ends it early; without room for a decoder of its own there is none."""
         desk, began, due = self._desk, time.thread_time(), list(look.due())
         try:
-            live = wanted if until_s is not None else None
-            with desk.admission.decoder(self._source.info, wanted=live) as decoder:
+            with desk.admission.decoder(self._source.info, wanted=wanted) as decoder:
                 for picture in _between(packets, decoder, look):
                     if due and picture.time_s >= due[0] - 1e-3:
                         due = [time_s for time_s in due if time_s > picture.time_s + 1e-3]

@@ -5,7 +5,6 @@ import time
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -39,7 +38,8 @@ class Screened:
     def __init__(self, lead: Lead, *, waits: bool) -> None:
         self.messages: list[Message] = []
         self.position = Position(1.0)
-        self._lead, self._waits = lead, waits
+        self.lead = lead
+        self._waits = waits
         self._looked = threading.Event()
 
     def __call__(self, message: Message) -> None:
@@ -52,27 +52,39 @@ class Screened:
             assert frame is not None
             frame.release()
         if isinstance(message, Sample) and message.time_s == pytest.approx(3.0):
-            self._lead.ask(LOOK)
+            self.ask()
         if isinstance(message, Sample) and message.time_s == pytest.approx(4.0) and self._waits:
             assert self._looked.wait(20)
+
+    def ask(self) -> None:
+        self.lead.ask(LOOK)
 
     def times(self, kind: type[Sample] | type[LookSample]) -> list[float]:
         return [message.time_s for message in self.messages if isinstance(message, kind)]
 
 
-def screen(path: Path, *, threads: bool = True) -> Screened:
-    """Read the film to its end, with the threads that look beside it, or none."""
-    lead, ahead = Lead(None), Ahead(1, 0)
-    screened = Screened(lead, waits=threads)
+def read(path: Path, screened: Screened, *, threads: bool = True, turns: Turns | None = None) -> None:
+    """Read the film to its end, with the thread that looks beside it, or none."""
+    ahead, rules = Ahead(1, 0), RULES
     pool = registry.open_pool(InputSpec(32, 32), 64, device="cpu", live_reserve=0)
-    how: dict[str, Any] = {"rules": RULES, "lead": lead, "position": screened.position, "ahead": ahead}
+    lead, position = screened.lead, screened.position
     with Crew(threading.Event(), ahead) as crew:
         if threads:
             crew.start(ahead.run, name="ahead")
-        with live_session(path, pool, screened, **how) as session:
-            session.read()
-        ahead.close()
+        try:
+            with live_session(
+                path, pool, screened, rules=rules, lead=lead, position=position, ahead=ahead, turns=turns
+            ) as session:
+                session.read()
+        finally:
+            ahead.close()
     assert pool.free == pool.slots
+
+
+def screen(path: Path, *, threads: bool = True) -> Screened:
+    """What comes of the film."""
+    screened = Screened(Lead(None), waits=threads)
+    read(path, screened, threads=threads)
     return screened
 
 
@@ -135,24 +147,25 @@ class Breaking(Lead):
         return look
 
 
+class Crowded(Screened):
+    """Nobody leaves it the core any more from the sample on after which it is asked for the look."""
+
+    def __init__(self, lead: Lead, turns: Turns) -> None:
+        super().__init__(lead, waits=False)
+        self.core = ExitStack()
+        self._turns = turns
+
+    def ask(self) -> None:
+        super().ask()
+        self.core.enter_context(self._turns.scoring())
+
+
 def test_a_stream_that_breaks_off_does_not_wait_for_its_look(film: Path) -> None:
-    """No core is left for that, from the sample on after which it was asked for."""
-    lead, turns, ahead = Breaking(None), Turns(1, Marks(board(1))), Ahead(1, 0)
-    screened, busy = Screened(lead, waits=False), ExitStack()
-
-    def send(message: Message) -> None:
-        screened(message)
-        if isinstance(message, Sample) and message.time_s == pytest.approx(3.0):
-            busy.enter_context(turns.scoring())
-
-    pool = registry.open_pool(InputSpec(32, 32), 64, device="cpu", live_reserve=0)
-    how: dict[str, Any] = {"rules": RULES, "lead": lead, "position": screened.position, "ahead": ahead}
-    with busy, Crew(threading.Event(), ahead) as crew:
-        crew.start(ahead.run, name="ahead")
-        began = time.monotonic()
-        with live_session(film, pool, send, turns=turns, **how) as session, pytest.raises(SourceTimeout):
-            session.read()
-        assert time.monotonic() - began < LIVE_LOOK_S / 2
-        ahead.close()
+    turns = Turns(1, Marks(board(1)))
+    screened = Crowded(Breaking(None), turns)
+    began = time.monotonic()
+    with screened.core, pytest.raises(SourceTimeout):
+        read(film, screened, turns=turns)
+    assert time.monotonic() - began < LIVE_LOOK_S / 2
     assert screened.times(Sample)[-1] == pytest.approx(3.0)
     assert not screened.times(LookSample)
