@@ -155,6 +155,7 @@ class Session:
         if position.gap_s != sampler.gap_s:
             sampler.stretch(position.gap_s)
         if packet.keyframe:
+            self._behind_s(packet)  # known before it is watched
             position.gop_s, position.held_bytes = sampler.gop_s, self._ring.held_bytes
         position.plan, position.why, position.damaged = sampler.plan, sampler.why, self._decoder.damaged
         if self._desk.live and position.packets % CLOCK_PACKETS == 0:

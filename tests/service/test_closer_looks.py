@@ -124,9 +124,19 @@ def test_a_look_for_which_there_was_no_core_in_time_is_answered_and_nothing_is_w
     assert len(screened.times(Sample)) <= SECONDS + 2
 
 
+class HeldUp(Screened):
+    """Its reader is held up for half a second just before it begins to watch."""
+
+    def __call__(self, message: Message) -> None:
+        super().__call__(message)
+        if isinstance(message, Sample) and message.time_s == pytest.approx(4.0):
+            threading.Event().wait(0.5)
+
+
 def test_a_stream_that_is_behind_is_not_watched_on(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.service.session.WATCH_BEHIND_S", -1.0)
-    screened = screen(film)
+    monkeypatch.setattr("pipeline.service.session.WATCH_BEHIND_S", 0.2)
+    screened = HeldUp(Lead(None), waits=True)
+    read(film, screened)
     assert screened.times(LookSample)
     assert_every_gap_is_kept(screened)
     assert len(screened.times(Sample)) <= SECONDS + RULES.burst_fps
