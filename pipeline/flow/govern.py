@@ -1,25 +1,29 @@
 """What is given up when there is more to screen than the machine carries: the least important first, never
 silently.
 
-The fraction of the promised samples that can be afforded is found by trying, as TCP finds its rate (additive
-increase, multiplicative decrease: Chiu and Jain, 1989): cut at once by the share of samples that come late or
-not at all, within bounds, and raised while none do, carefully again from where samples came late last (as
-CUBIC does: RFC 9438), so that a start in which all streams open at once is made up for within a minute. What
-is cut is taken from the streams of the lowest priority first, each down to its floor."""
+The fraction of the promised samples that can be afforded is found by how long samples wait, as PIE finds the
+share of packets that a router drops (RFC 8033, section 4.2): it is cut while they wait too long and by how
+much longer they wait than before, and given back while they wait for little. So the machine is used to the
+full and its backlog neither grows nor is paid for twice. Where samples were dropped it is cut at once by
+their share. What is cut is taken from the streams of the lowest priority first, each down to its floor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+WAIT = 0.3
+"""Samples wait too long when they use up more than this share of the time after which they are stale; half of
+it is little."""
+PER_WAIT, PER_GROWTH = 0.02, 0.3
+"""The share of what is left that a second's cut takes, for each unit of waiting above ``WAIT`` and for each
+by which that has grown. A cut takes some seconds to show, for a stream first comes to the end of the gap that
+it is in: with more of either the fraction swings."""
+GIVE, DOUBLE_S = 0.01, 10.0
+"""The share that a calm second gives back; twice as much after so many of them."""
 LEAST_CUT, MOST_CUT = 0.05, 0.25
-"""Share of what is left that a cut takes, at least and at most."""
-RAISE = 0.03
-"""Share that is given back at the first step of calm; each further step gives twice as much."""
-LEAST = 0.02
+"""Bounds of the cut that is made because of dropped samples."""
 PATIENCE_S = 6.0
-"""A cut takes effect before the next one: samples that are on their way were ordered before it, and a stream
-first comes to the end of the gap that it is in."""
-CALM_S = 6.0
-"""So long nothing was late before anything is given back, and between two steps."""
+"""Such a cut takes effect before the next one: samples that are on their way were ordered before it."""
+LEAST = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +60,24 @@ class Governor:
 
     def __init__(self) -> None:
         self.fraction = 1.0
-        self._bad = 1.0  # the fraction at which samples came late last
-        self._raise = RAISE
-        self._changed_s = float("-inf")
-        self._late_s = float("-inf")
+        self._excess = 0.0
+        self._calm_s: float | None = None  # since when
+        self._cut_s = float("-inf")
 
-    def step(self, now: float, *, late: float) -> float:
-        """``late``: the share (0..1) of the samples since the last call that were dropped, or nearly were; 0
-        when that is no sign of overload. Returns the fraction in force."""
-        if late:
-            self._late_s = now
-            if now - self._changed_s >= PATIENCE_S:
-                kept = 1.0 - min(max(late, LEAST_CUT), MOST_CUT)
-                self._bad, self._raise = self.fraction, RAISE
-                self.fraction, self._changed_s = max(LEAST, self.fraction * kept), now
-        elif self.fraction < 1.0 and now - max(self._late_s, self._changed_s) >= CALM_S:
-            to = self._bad if self.fraction < self._bad else 1.0
-            given, self._raise = self.fraction + self._raise, 2 * self._raise
-            if given >= to:
-                given, self._raise = to, RAISE
-            self.fraction, self._changed_s = given, now
+    def step(self, now: float, *, waited: float, lost: float) -> float:
+        """Once a second. ``waited``: how long the samples of that second waited on average, in units of the
+        time after which they are stale; ``lost``: the share (0..1) of samples that were dropped, 0 when that
+        is no sign of overload. Returns the fraction in force."""
+        excess = max(0.0, waited - WAIT)
+        cut = PER_WAIT * excess + PER_GROWTH * (excess - self._excess)
+        self._excess = excess
+        if lost or waited >= WAIT / 2:
+            self._calm_s = None
+        elif self._calm_s is None:
+            self._calm_s = now
+        if lost and now - self._cut_s >= PATIENCE_S:
+            cut, self._cut_s = max(cut, min(max(lost, LEAST_CUT), MOST_CUT)), now
+        elif self._calm_s is not None:
+            cut -= GIVE * 2.0 ** ((now - self._calm_s) / DOUBLE_S)
+        self.fraction = max(LEAST, min(1.0, self.fraction * (1.0 - cut)))
         return self.fraction

@@ -21,8 +21,8 @@ SLOW = """
 import os, threading
 from pipeline.flow import govern
 from pipeline.service import overload
-overload.LATE_SHARE = 1 / 30
-govern.PATIENCE_S, govern.CALM_S, govern.RAISE = 600.0, 0.5, 0.125
+govern.WAIT = overload.WAIT = 1 / 30
+govern.PER_WAIT, govern.LEAST, govern.GIVE = 1e3, 0.75, 0.2
 from pipeline.backends import registry
 whole = registry.open_classifier
 def open_classifier(*args, **kwargs):
@@ -36,8 +36,8 @@ def open_classifier(*args, **kwargs):
     return classifier
 registry.open_classifier = open_classifier
 """
-"""A batch takes 1.2 s while ARMED exists, and what waits for more than 1 s is a sign of overload; nothing is
-given up for its age. There is one cut, of a quarter; it is given back in two steps."""
+"""A batch takes 1.2 s while ARMED exists, and that samples wait for more than 1 s is a sign of overload;
+nothing is given up for its age. What is cut is a quarter, at once; it is given back in two steps."""
 
 
 def calm(seconds: float, rate: int) -> Iterator[Rgb]:
