@@ -10,7 +10,7 @@ their share. What is cut is taken from the streams of the lowest priority first,
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-WAIT = 0.3
+WAIT = 0.35
 """Samples wait too long when they use up more than this share of the time after which they are stale; half of
 it is little."""
 PER_WAIT, PER_GROWTH = 0.02, 0.3

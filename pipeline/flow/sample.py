@@ -33,7 +33,8 @@ class Sampler:
     """Chooses for one session. Holds packets, never pictures; knows no clock but the packets' times.
 
     ``plan`` is the one in force, ``why`` one sentence for the status, ``gop_s`` the longest of the last few
-    distances between keyframes (None until two came), ``held_bytes`` the size of the packets held."""
+    distances between keyframes (None until two came), ``held_bytes`` the size of the packets held. While
+    ``audits`` is False none begins; ``audits_refused`` counts those that would have, until it is set back."""
 
     def __init__(self, rules: SamplingRules, *, kind: Kind, rng: random.Random) -> None:
         self.rules = rules
@@ -61,6 +62,7 @@ class Sampler:
         self._retry: list[Order] = []
         self._feeding = False  # this GOP is fed, for an audit or for its last picture
         self._audit_s = inf
+        self.audits, self.audits_refused = True, 0
         self._ahead = Ahead(live=self._live)
         self._leaving = False  # the orders of this packet are the last ones of the plan
 
@@ -237,8 +239,9 @@ class Sampler:
             return orders
         orders.append(Order("still", packet))
         audit = not self._feeding and self.gop_s is not None and self._rng.random() < self.rules.audit
-        self._feeding = audit
-        if audit and self.gop_s is not None:
+        self.audits_refused += audit and not self.audits
+        self._feeding = audit and self.audits
+        if self._feeding and self.gop_s is not None:
             self._audit_s = packet.time_s + self._rng.random() * self.gop_s
             orders.append(Order("feed", packet))
         return orders

@@ -102,6 +102,7 @@ class Inference:
                 self._decide(now)
                 self._overload.step(now, list(self._screens.values()))
                 self._budget.closed = self._overload.shed > 0.0
+                self._budget.audits = not self._overload.strained
                 if now - looked >= LOOK_S or closed:
                     self._status = [screen.status(now) for screen in list(self._screens.values())]
                     self._latency = latency_ms(self._latencies)

@@ -80,11 +80,12 @@ class Budget:
 
     A share of the cores, with one second a core saved up; the half of that is for looks alone: a boundary is
     worth more than watching on. ``picture_s`` is what scoring one picture takes on one model. ``closed`` is
-    set while the worker is overloaded: what is promised to all goes before a closer look at one."""
+    set while the worker is overloaded: what is promised to all goes before a closer look at one. Without
+    ``audits`` there are none: they are left out before any gap is stretched."""
 
     def __init__(self, cores: int, share: float, picture_s: float) -> None:
         self.picture_s = picture_s
-        self.closed = False
+        self.closed, self.audits = False, True
         self._rate = cores * share
         self._most = float(cores)
         self._left = self._most

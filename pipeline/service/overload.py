@@ -32,6 +32,11 @@ class Overload:
         """Share of the promised samples that is given up, 0..1."""
         return 1.0 - self._governor.fraction
 
+    @property
+    def strained(self) -> bool:
+        """Whether samples wait longer than a little, or gaps are stretched."""
+        return self._mean_s > WAIT / 2 * self._stale_s or self.shed > 0.0
+
     def dropped(self, frames: int) -> None:
         """That many frames of live streams were dropped."""
         self._dropped += frames

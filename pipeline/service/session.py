@@ -41,9 +41,10 @@ class Position:
 
     ``gap_s`` is the gap in force: the promise, or more while the worker is overloaded. ``skipped`` counts
     files that were screened before; ``sender_s`` is the Unix time of media second 0 by the sender's clock,
-    where it tells; ``refused`` counts closer looks for which there was no budget, ``trouble`` says what is
-    wrong between sessions, ``dropped`` counts pictures for which there was no slot and of which no
-    ``Sample`` tells. ``decoder`` says why the pictures are not decoded where the others are."""
+    where it tells; ``refused`` counts closer looks for which there was no budget, ``unaudited`` audits that
+    were left out because samples waited; ``trouble`` says what is wrong between sessions, ``dropped`` counts
+    pictures for which there was no slot and of which no ``Sample`` tells. ``decoder`` says why the pictures
+    are not decoded where the others are."""
 
     gap_s: float
     time_s: float = 0.0
@@ -54,6 +55,7 @@ class Position:
     damaged: int = 0
     skipped: int = 0
     refused: int = 0
+    unaudited: int = 0
     dropped: int = 0
     held_bytes: int = 0
     sender_s: float | None = None
@@ -157,6 +159,10 @@ class Session:
         if packet.keyframe:
             self._behind_s(packet)  # known before it is watched
             position.gop_s, position.held_bytes = sampler.gop_s, self._ring.held_bytes
+            if self._desk.live:
+                sampler.audits = self._desk.budget.audits
+                position.unaudited += sampler.audits_refused
+                sampler.audits_refused = 0
         position.plan, position.why, position.damaged = sampler.plan, sampler.why, self._decoder.damaged
         if self._desk.live and position.packets % CLOCK_PACKETS == 0:
             position.sender_s = self._source.sender_time()

@@ -306,6 +306,7 @@ class StreamScreen:
             "damaged": position.damaged,
             "held_bytes": position.held_bytes,
             "looks_refused": position.refused,
+            "audits_refused": position.unaudited,
             "reconnects": max(0, self._sessions - 1) if self._live else 0,
             **account,
         }

@@ -380,6 +380,14 @@ def test_an_audit_keeps_a_picture_between_keyframes() -> None:
     assert run.times == sorted(set(run.times))
 
 
+def test_an_audit_for_which_there_is_no_time_is_left_out_and_counted() -> None:
+    run_sampler = sampler(audit=1.0)
+    run_sampler.audits = False
+    run = Run(film([60] * 5, 30), run_sampler, Reorderer(delay=2))
+    assert run.decoder.feeds == 0
+    assert run_sampler.audits_refused == 4  # the first distance between keyframes is not known at its start
+
+
 def test_the_default_audit_decodes_about_that_share_of_gops() -> None:
     """2 % of 1000 keyframes are 20 GOPs of 60, each fed to the middle on average: about 600 packets. The half
     on which no other depends is left out on the way."""

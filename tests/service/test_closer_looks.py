@@ -2,9 +2,12 @@
 
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -25,27 +28,39 @@ from tests.fixtures.session import live_session
 
 __all__ = ["clips"]
 
+T = TypeVar("T")
 FPS, GOP_S, SECONDS = 24, 1.0, 10
 RULES = SamplingRules(max_gap_s=1.0, plan="auto", burst_fps=8.0, burst_s=4.0)
 LOOK = Look(1, 2.0, 3.0, RULES.burst_fps, 3.0 + RULES.burst_s)
 """Asked for when the sample at 3 s was scored."""
 
 
+class Noted(Ahead):
+    """Remembers what it was asked to do."""
+
+    def __init__(self, began: list[Future[Any]]) -> None:
+        super().__init__(1, 0)
+        self._began = began
+
+    def start(self, work: Callable[[], T]) -> Future[T]:
+        started = super().start(work)
+        self._began.append(started)
+        return started
+
+
 class Screened:
     """A session's messages. After the sample at 3 s it is asked for the look; ``waits``: the one at 4 s is
-    held until that is answered."""
+    held until the thread that looks is done with it."""
 
     def __init__(self, lead: Lead, *, waits: bool) -> None:
         self.messages: list[Message] = []
         self.position = Position(1.0)
         self.lead = lead
         self._waits = waits
-        self._looked = threading.Event()
+        self.began: list[Future[Any]] = []
 
     def __call__(self, message: Message) -> None:
         self.messages.append(message)
-        if isinstance(message, Looked):
-            self._looked.set()
         if not isinstance(message, Sample | LookSample):
             return
         for frame in message.frames.values():
@@ -54,7 +69,7 @@ class Screened:
         if isinstance(message, Sample) and message.time_s == pytest.approx(3.0):
             self.ask()
         if isinstance(message, Sample) and message.time_s == pytest.approx(4.0) and self._waits:
-            assert self._looked.wait(20)
+            assert not wait(self.began, 20).not_done
 
     def ask(self) -> None:
         self.lead.ask(LOOK)
@@ -65,7 +80,7 @@ class Screened:
 
 def read(path: Path, screened: Screened, *, threads: bool = True, turns: Turns | None = None) -> None:
     """Read the film to its end, with the thread that looks beside it, or none."""
-    ahead, rules = Ahead(1, 0), RULES
+    ahead, rules = Noted(screened.began), RULES
     pool = registry.open_pool(InputSpec(32, 32), 64, device="cpu", live_reserve=0)
     lead, position = screened.lead, screened.position
     with Crew(threading.Event(), ahead) as crew:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.backends.encode_ffmpeg import Rgb, write_clip
+from pipeline.service.overload import Overload
 from tests.fixtures.lifecycle import arm, gaps, of, plant, row, snapshot, write_config
 from tests.fixtures.own_model import write_manifest
 from tests.fixtures.redis import RedisServer
@@ -43,6 +44,18 @@ nothing is given up for its age. What is cut is a quarter, at once; it is given 
 def calm(seconds: float, rate: int) -> Iterator[Rgb]:
     for number in range(round(seconds * rate)):
         yield np.full((96, 160, 3), (40, 60, 100 + number % 50), np.uint8)
+
+
+def test_samples_that_wait_leave_no_time_for_audits_before_any_gap_is_stretched() -> None:
+    overload = Overload(stale_s=2.0, now=0.0)
+    for second in range(1, 10):
+        overload.scored(0.5)
+        overload.step(float(second), [])
+        assert overload.strained
+        assert overload.shed == 0.0
+    overload.scored(0.1)
+    overload.step(10.0, [])
+    assert not overload.strained
 
 
 @pytest.mark.timeout(400)
