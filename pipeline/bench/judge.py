@@ -19,6 +19,9 @@ CUT = 1.001
 """A gap in force longer than the promised one by this factor has been stretched."""
 GROWTH, FALL = 1.5, 0.25
 """The next number is so much larger than one that was kept, or smaller, by more after each that broke."""
+NOISE_MB, UNSURE_MB = 30.0, 1.0
+"""Two runs of one number of streams differ by so much memory; where that leaves a stream's share less certain
+than the second, it is not judged."""
 CLOSE = 0.03
 """The limit is found when the numbers that were kept and broken are this close, or next to each other."""
 
@@ -51,10 +54,10 @@ class Group:
 class Finding:
     """What a run came to. CPU in seconds over the window, ``ms`` a stream-second, ``cores`` ours,
     ``other_cores`` at work for others and the host, ``thread_cores`` of the busiest thread; memory in MB,
-    ``memory_each_mb`` over the base (None: few streams only). Latencies in ms are of those ``latency_of``
-    samples in a row of one worker whose 99th percentile was worst, or, with less than ``WORKER_WINDOW`` in
-    the window, of the last. ``ready_s`` and ``warm_s`` passed before the window. ``segments`` were opened
-    since the start, on ``flagged`` streams with something to flag."""
+    ``memory_each_mb`` over the base, give or take ``memory_unsure_mb`` (None: few streams only). Latencies in
+    ms are of those ``latency_of`` samples in a row of one worker whose 99th percentile was worst, or, with
+    less than ``WORKER_WINDOW`` in the window, of the last. ``ready_s`` and ``warm_s`` passed before the
+    window. ``segments`` were opened since the start, on ``flagged`` streams with something to flag."""
 
     streams: int
     seconds: float
@@ -80,6 +83,7 @@ class Finding:
     memory_mb: float
     memory_base_mb: float | None
     memory_each_mb: float | None
+    memory_unsure_mb: float | None
     plans: dict[str, int]
     groups: tuple[Group, ...]
     promises: tuple[Promise, ...]
@@ -109,6 +113,7 @@ def judge(window: Window, *, few: Few | None, lean: bool = False) -> Finding:
     count = len(rows)
     earlier = {row["id"]: row for row in window.before["streams"]}
     base_mb, each_mb = memory(window.memory_mb, count, few)
+    unsure_mb = None if few is None or each_mb is None else NOISE_MB / (count - few.streams)
     latency, latency_of, with_start = _latency(window)
     drops: Counter[str] = Counter()
     for row in rows:
@@ -140,10 +145,16 @@ def judge(window: Window, *, few: Few | None, lean: bool = False) -> Finding:
         memory_mb=window.memory_mb,
         memory_base_mb=base_mb,
         memory_each_mb=each_mb,
+        memory_unsure_mb=unsure_mb,
         plans=dict(Counter(row["plan"] or row["state"] for row in rows)),
         groups=_groups(window, earlier),
         promises=promises(
-            window, drops=drops, p99_ms=latency["p99"], base_mb=base_mb, each_mb=each_mb, lean=lean
+            window,
+            drops=drops,
+            p99_ms=latency["p99"],
+            base_mb=base_mb,
+            each_mb=each_mb,
+            lean=lean and unsure_mb is not None and unsure_mb <= UNSURE_MB,
         ),
     )
 

@@ -143,7 +143,10 @@ def _costs(shown: Finding, others: Sequence[Cost], limit_ms: float, kind: str) -
         f"By process, ms a stream-second: {by_process}."
     ]
     if shown.memory_each_mb is not None:
-        says.append(f"Memory: {shown.memory_base_mb:.0f} MB and {shown.memory_each_mb:.1f} MB a stream.")
+        says.append(
+            f"Memory: {shown.memory_base_mb:.0f} MB and {shown.memory_each_mb:.1f} MB a stream, "
+            f"give or take {shown.memory_unsure_mb:.1f} MB."
+        )
     if shown.screened < WHOLE:
         says.append(
             f"Only {100 * shown.screened:.1f} % of the stream-seconds were screened: what a stream-second "

@@ -7,7 +7,7 @@ much longer they wait than before, and given back while they wait for little. So
 full and its backlog neither grows nor is paid for twice. Where samples were dropped it is cut at once by
 their share. What is cut is taken from the streams of the lowest priority first, each down to its floor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 WAIT = 0.35
@@ -15,14 +15,21 @@ WAIT = 0.35
 it is little."""
 PER_WAIT, PER_GROWTH = 0.02, 0.3
 """The share of what is left that a second's cut takes, for each unit of waiting above ``WAIT`` and for each
-by which that has grown. A cut takes some seconds to show, for a stream first comes to the end of the gap that
-it is in: with more of either the fraction swings."""
-GIVE, DOUBLE_S = 0.01, 10.0
-"""The share that a calm second gives back; twice as much after so many of them."""
+by which that has grown: with more of either the fraction swings."""
+GIVE, DOUBLE_S, DOUBLINGS = 0.01, 10.0, 3.0
+"""The share that a second gives back in which nothing waits; twice as much after so many seconds in which
+samples waited for little, and so often at most."""
 LEAST_CUT, MOST_CUT = 0.05, 0.25
-"""Bounds of the cut that is made because of dropped samples."""
+"""Bounds of the cut that is made because of dropped samples; the greater one of every change."""
 PATIENCE_S = 6.0
 """Such a cut takes effect before the next one: samples that are on their way were ordered before it."""
+EFFECT_S = 3.0
+"""A stream first comes to the end of the gap that it is in. Where gaps are longer than this, on average, all
+goes so much slower."""
+LONGEST_S = 5.0
+"""A longer time between two steps counts as this."""
+WHOLE = 0.98
+"""A stretch of less than this is none: the least one costs some of the keyframes that a gap needs."""
 LEAST = 0.02
 
 
@@ -55,29 +62,42 @@ def allocate(shares: Mapping[int, Share], fraction: float) -> dict[int, float]:
     return gaps
 
 
+def floor(shares: Iterable[Share]) -> float:
+    """The fraction of the promised samples that is left when every stream is at its floor; 0 of none."""
+    each = [(1.0 / share.gap_s, 1.0 / share.most_gap_s) for share in shares]
+    promised = sum(rate for rate, _ in each)
+    return sum(least for _, least in each) / promised if promised else 0.0
+
+
 class Governor:
-    """Finds the fraction. ``now`` is monotonic seconds."""
+    """Finds the fraction that is in force, 0..1."""
 
     def __init__(self) -> None:
         self.fraction = 1.0
+        self._found = 1.0
         self._excess = 0.0
-        self._calm_s: float | None = None  # since when
-        self._cut_s = float("-inf")
+        self._calm_s = 0.0
+        self._patience_s = 0.0
 
-    def step(self, now: float, *, waited: float, lost: float) -> float:
-        """Once a second. ``waited``: how long the samples of that second waited on average, in units of the
-        time after which they are stale; ``lost``: the share (0..1) of samples that were dropped, 0 when that
-        is no sign of overload. Returns the fraction in force."""
+    def step(
+        self, passed_s: float, *, waited: float, lost: float, gap_s: float = 0.0, least: float = LEAST
+    ) -> float:
+        """``passed_s`` seconds after the last step: how long samples waited since then on average, in units
+        of the time after which they are stale (0..1), and the share (0..1) of samples that were ``lost``, 0
+        when that is no sign of overload. ``gap_s`` is the mean gap in force; to go below ``least`` would
+        spare nothing. Returns the fraction in force."""
+        passed = min(passed_s, LONGEST_S) / max(1.0, gap_s / EFFECT_S)
         excess = max(0.0, waited - WAIT)
-        cut = PER_WAIT * excess + PER_GROWTH * (excess - self._excess)
+        cut = PER_WAIT * excess * passed + PER_GROWTH * (excess - self._excess)
         self._excess = excess
-        if lost or waited >= WAIT / 2:
-            self._calm_s = None
-        elif self._calm_s is None:
-            self._calm_s = now
-        if lost and now - self._cut_s >= PATIENCE_S:
-            cut, self._cut_s = max(cut, min(max(lost, LEAST_CUT), MOST_CUT)), now
-        elif self._calm_s is not None:
-            cut -= GIVE * 2.0 ** ((now - self._calm_s) / DOUBLE_S)
-        self.fraction = max(LEAST, min(1.0, self.fraction * (1.0 - cut)))
+        self._calm_s = self._calm_s + passed if waited < WAIT / 2 and not lost else 0.0
+        self._patience_s -= passed
+        if not lost:
+            calm = 2.0 ** min(self._calm_s / DOUBLE_S, DOUBLINGS)
+            cut -= GIVE * passed * max(0.0, 1.0 - waited / WAIT) * calm
+        elif self._patience_s <= 0.0:
+            cut, self._patience_s = max(cut, LEAST_CUT, lost), PATIENCE_S
+        cut = max(-MOST_CUT, min(cut, MOST_CUT))
+        self._found = max(least, LEAST, min(1.0, self._found * (1.0 - cut)))
+        self.fraction = 1.0 if self._found > WHOLE else self._found
         return self.fraction

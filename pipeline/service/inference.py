@@ -133,7 +133,7 @@ class Inference:
             self._screens[number].results.push(message)
             self._touched.add(number)
             for model, frame in frames.items():
-                self._overload.dropped(frame is None)
+                self._overload.dropped(frame is None and isinstance(message, Sample))
                 if frame is not None:
                     self.engines[model].batcher.put(frame, now)
         return False

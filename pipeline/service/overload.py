@@ -2,9 +2,10 @@
 
 from collections import deque
 from collections.abc import Iterable
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pipeline.flow.govern import WAIT, Governor, allocate
+from pipeline.flow.govern import WAIT, Governor, allocate, floor
 
 if TYPE_CHECKING:
     from pipeline.service.stream import StreamScreen
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 LOOK_S = 1.0
 LOOKS, BAD = 5, 3
 """So many bad seconds of so many are overload: a disk or a neighbour may hold up a machine for one."""
+STALE_S = 1.0
+"""Waiting is judged by a ``stale_s`` of no less: to decode and score one picture takes a part of it."""
 
 
 class Overload:
@@ -19,13 +22,14 @@ class Overload:
     or gives back. ``stale_s``: what waited longer is not scored."""
 
     def __init__(self, stale_s: float, now: float) -> None:
-        self._stale_s = stale_s
+        self._stale_s = max(stale_s, STALE_S)
         self._dropped = self._scored = 0
         self._waited_s = 0.0
         self._mean_s = 0.0  # what they waited; it fades while none is scored
         self._seconds: deque[tuple[bool, int, int]] = deque(maxlen=LOOKS)  # bad, dropped, of so many
         self._looked_s = now
         self._governor = Governor()
+        self._gap_s = 0.0  # in force, on average
 
     @property
     def shed(self) -> float:
@@ -50,27 +54,34 @@ class Overload:
         """Look once a second, and tell the streams which gap is in force."""
         if now - self._looked_s < LOOK_S:
             return
-        waited, lost = self._second()
-        self._looked_s, before = now, self._governor.fraction
-        if self._governor.step(now, waited=waited, lost=lost) == before == 1.0:
-            return
         by_number = {screen.number: screen for screen in screens}
         shares = {n: share for n, screen in by_number.items() if (share := screen.share) is not None}
-        for number, gap_s in allocate(shares, self._governor.fraction).items():
+        passed_s, self._looked_s, before = now - self._looked_s, now, self._governor.fraction
+        waited, lost = self._second()
+        fraction = self._governor.step(
+            passed_s, waited=waited, lost=lost, gap_s=self._gap_s, least=floor(shares.values())
+        )
+        gaps = allocate(shares, fraction)
+        self._gap_s = fmean(gaps.values()) if gaps else 0.0
+        if fraction == before == 1.0:
+            return
+        for number, gap_s in gaps.items():
             by_number[number].stretch(gap_s)
 
     def _second(self) -> tuple[float, float]:
         """How long samples waited and the share that was dropped, as the governor wants to know it, since the
         last call."""
+        samples = self._dropped + self._scored
         self._mean_s = self._waited_s / self._scored if self._scored else self._mean_s / 2
-        waited, lost = self._mean_s / self._stale_s, 0.0
+        waited, lost = min(1.0, self._mean_s / self._stale_s), 0.0
         bad = self._dropped > 0 or waited > WAIT
-        self._seconds.append((bad, self._dropped, self._dropped + self._scored))
+        if samples:
+            self._seconds.append((bad, self._dropped, samples))
         self._dropped = self._scored = 0
         self._waited_s = 0.0
         if sum(was_bad for was_bad, _, _ in self._seconds) < BAD:
             waited = min(waited, WAIT)
-        elif bad:
-            of = sum(samples for _, _, samples in self._seconds)
-            lost = sum(dropped for _, dropped, _ in self._seconds) / of if of else 0.0
+        elif bad and samples:
+            dropped, of = (sum(numbers) for numbers in list(zip(*self._seconds, strict=True))[1:])
+            lost = dropped / of
         return waited, lost

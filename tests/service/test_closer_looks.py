@@ -69,6 +69,7 @@ class Screened:
         if isinstance(message, Sample) and message.time_s == pytest.approx(3.0):
             self.ask()
         if isinstance(message, Sample) and message.time_s == pytest.approx(4.0) and self._waits:
+            assert self.began
             assert not wait(self.began, 20).not_done
 
     def ask(self) -> None:

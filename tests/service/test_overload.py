@@ -74,7 +74,7 @@ def test_the_least_important_stream_gives_first_and_gets_it_back(
         streams,
         workers=1,
         model=str(write_manifest(tmp_path, categories={"warm": ["red"]})),
-        sampling={"max_gap_s": GAP_S, "overload_gap_s": MOST_S},
+        sampling={"max_gap_s": GAP_S, "overload_gap_s": MOST_S, "audit": 1.0},
         batch={"stale_s": 30},
         redis={"url": redis_server.url},
     )
@@ -94,6 +94,7 @@ def test_the_least_important_stream_gives_first_and_gets_it_back(
     assert row(found, "low")["why"] == "overloaded: a picture every 2.0 s"
     assert row(found, "middle")["why"] == "overloaded: a picture every 1.3 s"
     assert "overloaded" not in row(found, "high")["why"]
+    snapshot(tmp_path, lambda s: all(row(s, name)["audits_refused"] > 0 for name in PRIORITIES))
     command.wait_for(lambda c: any(map(within_a_pass, gaps(c, "low"))), 120)
     armed.unlink()
     found = snapshot(tmp_path, lambda s: set(in_force(s).values()) == {GAP_S})
