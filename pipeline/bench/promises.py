@@ -33,7 +33,7 @@ def promises(
     lean: bool,
 ) -> tuple[Promise, ...]:
     """Every promise, judged. ``drops`` are pictures by cause in the window; memory is judged if ``lean``
-    and all streams were up."""
+    (it is promised for this film, and certain enough) and all streams were up."""
     rows = window.after["streams"]
     earlier = {row["id"]: row for row in window.before["streams"]}
     up = _all_up(rows)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.backends.decode_software import UNFILTERED_WIDTH
 from pipeline.bench import files, films, judge, service
-from pipeline.bench.judge import Finding
+from pipeline.bench.judge import UNSURE_MB, Finding
 from pipeline.bench.machine import cores
 from pipeline.bench.material import Material
 from pipeline.bench.parts import Parts
@@ -145,7 +145,8 @@ def _costs(shown: Finding, others: Sequence[Cost], limit_ms: float, kind: str) -
     if shown.memory_each_mb is not None:
         says.append(
             f"Memory: {shown.memory_base_mb:.0f} MB and {shown.memory_each_mb:.1f} MB a stream, "
-            f"give or take {shown.memory_unsure_mb:.1f} MB."
+            f"give or take {shown.memory_unsure_mb or 0.0:.1f} MB"
+            + (", too uncertain to judge." if (shown.memory_unsure_mb or 0.0) > UNSURE_MB else ".")
         )
     if shown.screened < WHOLE:
         says.append(

@@ -31,6 +31,7 @@ LONGEST_S = 5.0
 WHOLE = 0.98
 """A stretch of less than this is none: the least one costs some of the keyframes that a gap needs."""
 LEAST = 0.02
+"""So much is always afforded: with nothing to score it would never be seen that there is room again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,11 @@ def allocate(shares: Mapping[int, Share], fraction: float) -> dict[int, float]:
     return gaps
 
 
-def floor(shares: Iterable[Share]) -> float:
+def floor_of(shares: Iterable[Share]) -> float:
     """The fraction of the promised samples that is left when every stream is at its floor; 0 of none."""
     each = [(1.0 / share.gap_s, 1.0 / share.most_gap_s) for share in shares]
     promised = sum(rate for rate, _ in each)
-    return sum(least for _, least in each) / promised if promised else 0.0
+    return sum(kept for _, kept in each) / promised if promised else 0.0
 
 
 class Governor:
@@ -74,18 +75,19 @@ class Governor:
 
     def __init__(self) -> None:
         self.fraction = 1.0
-        self._found = 1.0
+        self._found = 1.0  # before what is less than a stretch is left out
         self._excess = 0.0
         self._calm_s = 0.0
         self._patience_s = 0.0
 
     def step(
-        self, passed_s: float, *, waited: float, lost: float, gap_s: float = 0.0, least: float = LEAST
+        self, passed_s: float, *, waited: float, lost: float, gap_s: float = 0.0, floor: float = 0.0
     ) -> float:
         """``passed_s`` seconds after the last step: how long samples waited since then on average, in units
         of the time after which they are stale (0..1), and the share (0..1) of samples that were ``lost``, 0
-        when that is no sign of overload. ``gap_s`` is the mean gap in force; to go below ``least`` would
-        spare nothing. Returns the fraction in force."""
+        when that is no sign of overload. ``gap_s`` is the mean gap in force, as a sample sees it; to go below
+        ``floor`` would spare nothing. Returns the fraction in force: less than 1 under overload, even where
+        nothing may be stretched."""
         passed = min(passed_s, LONGEST_S) / max(1.0, gap_s / EFFECT_S)
         excess = max(0.0, waited - WAIT)
         cut = PER_WAIT * excess * passed + PER_GROWTH * (excess - self._excess)
@@ -98,6 +100,6 @@ class Governor:
         elif self._patience_s <= 0.0:
             cut, self._patience_s = max(cut, LEAST_CUT, lost), PATIENCE_S
         cut = max(-MOST_CUT, min(cut, MOST_CUT))
-        self._found = max(least, LEAST, min(1.0, self._found * (1.0 - cut)))
+        self._found = max(min(floor, WHOLE), LEAST, min(1.0, self._found * (1.0 - cut)))
         self.fraction = 1.0 if self._found > WHOLE else self._found
         return self.fraction

@@ -34,7 +34,7 @@ class Sampler:
 
     ``plan`` is the one in force, ``why`` one sentence for the status, ``gop_s`` the longest of the last few
     distances between keyframes (None until two came), ``held_bytes`` the size of the packets held. While
-    ``audits`` is False none begins; ``audits_refused`` counts those that would have, until it is set back."""
+    ``audits`` is False none begins; ``audits_refused`` counts them, until the reader sets it back."""
 
     def __init__(self, rules: SamplingRules, *, kind: Kind, rng: random.Random) -> None:
         self.rules = rules

@@ -140,10 +140,9 @@ class Inference:
 
     def _score(self, name: str, engine: Engine, now: float) -> None:
         batch, stale = engine.batcher.take(now)
-        self._overload.dropped(len(stale))
         for frame in stale:
             if frame.stream in self._screens:  # else a closer look, given up, of a stream that has left
-                self._screens[frame.stream].results.dropped(frame.sample, name)
+                self._overload.dropped(self._screens[frame.stream].results.dropped(frame.sample, name))
                 self._touched.add(frame.stream)
         if not batch.frames:
             return

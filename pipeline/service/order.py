@@ -111,12 +111,14 @@ class Sequencer:
                 verdict.scores[category] = (score, model.info)
         return isinstance(verdict.sample, Sample)
 
-    def dropped(self, number: int, name: str) -> None:
-        """The sample's frame for this model was not worth scoring any more."""
+    def dropped(self, number: int, name: str) -> bool:
+        """The sample's frame for this model was not worth scoring any more. False for a picture of a closer
+        look."""
         verdict = self._open[number]
         verdict.waiting.discard(name)
         verdict.dropped = True
         self._stray(verdict)
+        return isinstance(verdict.sample, Sample)
 
     def _stray(self, verdict: Verdict) -> None:
         """Forget a picture of a look that was given up, once it is scored."""

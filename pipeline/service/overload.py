@@ -2,10 +2,10 @@
 
 from collections import deque
 from collections.abc import Iterable
-from statistics import fmean
+from statistics import harmonic_mean
 from typing import TYPE_CHECKING
 
-from pipeline.flow.govern import WAIT, Governor, allocate, floor
+from pipeline.flow.govern import WAIT, Governor, allocate, floor_of
 
 if TYPE_CHECKING:
     from pipeline.service.stream import StreamScreen
@@ -59,10 +59,10 @@ class Overload:
         passed_s, self._looked_s, before = now - self._looked_s, now, self._governor.fraction
         waited, lost = self._second()
         fraction = self._governor.step(
-            passed_s, waited=waited, lost=lost, gap_s=self._gap_s, least=floor(shares.values())
+            passed_s, waited=waited, lost=lost, gap_s=self._gap_s, floor=floor_of(shares.values())
         )
         gaps = allocate(shares, fraction)
-        self._gap_s = fmean(gaps.values()) if gaps else 0.0
+        self._gap_s = harmonic_mean(list(gaps.values())) if gaps else 0.0  # one long gap has few samples
         if fraction == before == 1.0:
             return
         for number, gap_s in gaps.items():
@@ -72,7 +72,10 @@ class Overload:
         """How long samples waited and the share that was dropped, as the governor wants to know it, since the
         last call."""
         samples = self._dropped + self._scored
-        self._mean_s = self._waited_s / self._scored if self._scored else self._mean_s / 2
+        if self._scored:
+            self._mean_s = self._waited_s / self._scored
+        elif not self._dropped:
+            self._mean_s /= 2
         waited, lost = min(1.0, self._mean_s / self._stale_s), 0.0
         bad = self._dropped > 0 or waited > WAIT
         if samples:
@@ -82,6 +85,6 @@ class Overload:
         if sum(was_bad for was_bad, _, _ in self._seconds) < BAD:
             waited = min(waited, WAIT)
         elif bad and samples:
-            dropped, of = (sum(numbers) for numbers in list(zip(*self._seconds, strict=True))[1:])
-            lost = dropped / of
+            of = sum(samples for _, _, samples in self._seconds)
+            lost = sum(dropped for _, dropped, _ in self._seconds) / of
         return waited, lost

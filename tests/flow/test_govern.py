@@ -14,7 +14,7 @@ from pipeline.flow.govern import (
     Governor,
     Share,
     allocate,
-    floor,
+    floor_of,
 )
 
 SHARES = st.dictionaries(
@@ -67,7 +67,7 @@ def test_a_priority_is_untouched_while_a_lower_one_is_above_its_floor(
 
 @given(SHARES)
 def test_at_the_floor_every_stream_has_its_longest_gap(shares: dict[int, Share]) -> None:
-    gaps = allocate(shares, floor(shares.values()))
+    gaps = allocate(shares, floor_of(shares.values()))
     for number, share in shares.items():
         assert gaps[number] == pytest.approx(share.most_gap_s)
 
@@ -104,11 +104,18 @@ def test_a_stretch_that_would_spare_less_than_it_costs_is_none() -> None:
 def test_nothing_is_given_up_that_would_spare_nothing() -> None:
     governor = Governor()
     for _ in range(100):
-        assert governor.step(1.0, waited=1.0, lost=1.0, least=0.6) >= 0.6
+        assert governor.step(1.0, waited=1.0, lost=1.0, floor=0.6) >= 0.6
     assert governor.fraction == 0.6
     for _ in range(30):
-        governor.step(1.0, waited=0.0, lost=0.0, least=0.6)
+        governor.step(1.0, waited=0.0, lost=0.0, floor=0.6)
     assert governor.fraction == 1.0
+
+
+def test_an_overload_shows_even_where_nothing_may_be_stretched() -> None:
+    governor = Governor()
+    for _ in range(20):
+        governor.step(1.0, waited=1.0, lost=1.0, floor=1.0)
+    assert 0.9 < governor.fraction < 1.0
 
 
 def test_what_was_given_up_comes_back_while_samples_wait_less_than_too_long() -> None:

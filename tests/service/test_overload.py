@@ -1,6 +1,7 @@
 """A worker that cannot keep up: whose gaps are stretched, what is said of it, and that they come back."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.backends.encode_ffmpeg import Rgb, write_clip
+from pipeline.flow.govern import Share
 from pipeline.service.overload import Overload
 from tests.fixtures.lifecycle import arm, gaps, of, plant, row, snapshot, write_config
 from tests.fixtures.own_model import write_manifest
@@ -38,12 +40,98 @@ def open_classifier(*args, **kwargs):
 registry.open_classifier = open_classifier
 """
 """A batch takes 1.2 s while ARMED exists, and that samples wait for more than 1 s is a sign of overload;
-nothing is given up for its age. What is cut is a quarter, at once; it is given back in two steps."""
+nothing is given up for its age. What is cut is a quarter, at once."""
 
 
 def calm(seconds: float, rate: int) -> Iterator[Rgb]:
     for number in range(round(seconds * rate)):
         yield np.full((96, 160, 3), (40, 60, 100 + number % 50), np.uint8)
+
+
+@dataclass
+class Screen:
+    """What the overload knows of a stream."""
+
+    number: int
+    share: Share
+    gap_s: float
+
+    def stretch(self, gap_s: float) -> None:
+        self.gap_s = gap_s
+
+
+def screens(*gaps_s: tuple[float, float]) -> list[Any]:
+    """One for each promised gap and its floor."""
+    return [
+        Screen(number, Share(5, gap_s, most_s), gap_s) for number, (gap_s, most_s) in enumerate(gaps_s, 1)
+    ]
+
+
+def load(overload: Overload, streams: list[Any], *, carried: float, seconds: int) -> list[int]:
+    """Let a machine that scores ``carried`` samples a second screen the streams; how many it dropped in each
+    second."""
+    waited_s = scored = lost = 0.0
+    dropped: list[int] = []
+    for second in range(1, seconds + 1):
+        asked = sum(1.0 / stream.gap_s for stream in streams)
+        waited_s += asked / carried - 1.0 if carried else 2.0
+        lost += max(0.0, waited_s - 2.0) * max(carried, 1.0)
+        waited_s = max(0.0, min(2.0, waited_s))
+        scored += min(asked, carried)
+        for _ in range(int(scored)):
+            overload.scored(waited_s)
+        overload.dropped(int(lost))
+        dropped.append(int(lost))
+        scored, lost = scored % 1.0, lost % 1.0
+        overload.step(float(second), streams)
+    return dropped
+
+
+def test_one_stream_with_a_long_gap_does_not_slow_down_what_is_given_up_by_all() -> None:
+    overload = Overload(stale_s=2.0, now=0.0)
+    streams = screens(*[(2.0, 10.0)] * 10, (600.0, 3000.0))
+    dropped = load(overload, streams, carried=2.0, seconds=120)
+    assert sum(dropped[60:]) == 0
+    assert overload.shed == pytest.approx(0.6, abs=0.1)
+
+
+def test_an_overload_of_streams_that_may_not_be_stretched_leaves_no_time_for_extras() -> None:
+    overload = Overload(stale_s=2.0, now=0.0)
+    streams = screens(*[(2.0, 2.0)] * 10)
+    load(overload, streams, carried=2.0, seconds=30)
+    assert overload.strained
+    assert overload.shed > 0.0
+    assert all(stream.gap_s == 2.0 for stream in streams)
+
+
+def test_what_is_not_scored_at_all_is_no_sign_that_samples_wait_less() -> None:
+    overload, shed = Overload(stale_s=2.0, now=0.0), 0.0
+    streams = screens(*[(2.0, 10.0)] * 10)
+    load(overload, streams, carried=2.0, seconds=10)
+    for second in range(11, 40):
+        overload.dropped(5)
+        overload.step(float(second), streams)
+        assert overload.shed >= shed
+        shed = overload.shed
+    assert 0.7 < shed <= 0.8 + 1e-9  # their floor
+
+
+def test_when_nothing_is_left_to_score_all_is_given_back() -> None:
+    overload = Overload(stale_s=2.0, now=0.0)
+    load(overload, screens(*[(2.0, 10.0)] * 10), carried=2.0, seconds=60)
+    assert overload.shed > 0.3
+    for second in range(61, 121):
+        overload.step(float(second), [])
+    assert overload.shed == 0.0
+
+
+def test_one_sample_that_waited_is_no_overload() -> None:
+    overload = Overload(stale_s=2.0, now=0.0)
+    streams = screens((10.0, 50.0))
+    overload.scored(1.9)
+    for second in range(1, 10):
+        overload.step(float(second), streams)
+        assert overload.shed == 0.0
 
 
 def test_samples_that_wait_leave_no_time_for_audits_before_any_gap_is_stretched() -> None:
