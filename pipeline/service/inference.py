@@ -152,13 +152,13 @@ class Inference:
         self._batches += 1
         self._scored += len(batch.frames)
         for frame, row in zip(batch.frames, scores, strict=True):
-            timed = False  # pictures of closer looks are not: they waited elsewhere
+            ready: float | None = None  # pictures of closer looks are not timed: they waited elsewhere
             if frame.stream in self._screens:
-                timed = self._screens[frame.stream].results.scored(frame.sample, name, model, row, done)
+                ready = self._screens[frame.stream].results.scored(frame.sample, name, model, row, done)
                 self._touched.add(frame.stream)
-            if frame.live and timed:
+            if frame.live and ready is not None:
                 self._latencies.append(max(0.0, done - frame.arrived))
-                self._overload.scored(done - frame.arrived)
+                self._overload.scored(max(0.0, done - ready))
 
     def _decide(self, now: float) -> None:
         """Let every stream take its turn and hand what it wants kept to the recorder."""

@@ -36,11 +36,13 @@ class Begin:
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One picture to be scored. ``frames`` maps a model's name to its slot; None: there was none, it is
-    dropped."""
+    dropped. ``ready`` is when all had arrived that its decoding needs: later than its own packet where
+    pictures are reordered, or were held before it was known that one of them is needed."""
 
     number: int
     time_s: float
     arrived: float
+    ready: float
     frames: dict[str, Frame | None] = field(repr=False)
 
 

@@ -98,9 +98,12 @@ class Sequencer:
         else:
             self._stray(verdict)
 
-    def scored(self, number: int, name: str, model: Model, row: NDArray[np.float32], now: float) -> bool:
+    def scored(
+        self, number: int, name: str, model: Model, row: NDArray[np.float32], now: float
+    ) -> float | None:
         """``row`` is the scores of sample ``number``, one a category of ``model``, 0..1; the config calls it
-        ``name``. False for a picture of a closer look, which arrived long before its own ``arrived``."""
+        ``name``. Returns when it was ready to be decoded; None for a picture of a closer look, which arrived
+        long before its own ``arrived``."""
         verdict = self._open[number]
         verdict.waiting.discard(name)
         verdict.scored_at = now
@@ -109,7 +112,7 @@ class Sequencer:
         for category, score in zip(model.categories, scores, strict=True):
             if category not in verdict.scores or score > verdict.scores[category][0]:
                 verdict.scores[category] = (score, model.info)
-        return isinstance(verdict.sample, Sample)
+        return verdict.sample.ready if isinstance(verdict.sample, Sample) else None
 
     def dropped(self, number: int, name: str) -> bool:
         """The sample's frame for this model was not worth scoring any more. False for a picture of a closer

@@ -46,7 +46,7 @@ class Overload:
         self._dropped += frames
 
     def scored(self, waited_s: float) -> None:
-        """A live frame was scored so long after it arrived."""
+        """A live frame was scored so long after it could have been decoded."""
         self._scored += 1
         self._waited_s += waited_s
 

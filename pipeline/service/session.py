@@ -174,7 +174,7 @@ class Session:
         try:
             for picture in pictures(packet, self._sampler, self._decoder, last=last):
                 if self._resumed_s is None or picture.time_s > self._resumed_s:
-                    self._sample(picture)
+                    self._sample(picture, packet.arrived)
         except NoTurn:
             self._miss(packet.time_s, packet.arrived)
         except DecodeError as error:
@@ -194,7 +194,7 @@ class Session:
         self._seen_s = now
         return now - packet.time_s - self._soonest_s
 
-    def _sample(self, picture: Picture) -> None:
+    def _sample(self, picture: Picture, ready: float) -> None:
         """Hand a picture on to be scored; a file's reader first waits until it is not too far ahead."""
         desk = self._desk
         while not desk.lead.wait(desk.stop):
@@ -210,7 +210,7 @@ class Session:
             return
         self.sampled += 1
         desk.lead.sent()
-        desk.send(Sample(number, picture.time_s, picture.arrived, frames))
+        desk.send(Sample(number, picture.time_s, picture.arrived, ready, frames))
 
     def _miss(self, time_s: float, arrived: float) -> None:
         """A live picture is not scored: the machine is behind."""
@@ -220,7 +220,7 @@ class Session:
             desk.position.dropped += 1
             return
         desk.lead.sent(dropped=True)
-        desk.send(Sample(next(desk.samples), time_s, arrived, dict.fromkeys(desk.pools)))
+        desk.send(Sample(next(desk.samples), time_s, arrived, arrived, dict.fromkeys(desk.pools)))
 
     def _worth_saying(self, time_s: float) -> bool:
         """Whether a picture that was missed is to be told of: one in a gap's time is enough."""
