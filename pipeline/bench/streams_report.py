@@ -142,11 +142,11 @@ def _costs(shown: Finding, others: Sequence[Cost], limit_ms: float, kind: str) -
         f"{UNFILTERED_WIDTH} pixels of width on is not deblocked; the peers deblock. "
         f"By process, ms a stream-second: {by_process}."
     ]
-    if shown.memory_each_mb is not None:
+    if shown.memory_unsure_mb is not None:
+        judged = "" if shown.memory_unsure_mb <= UNSURE_MB else ", too uncertain to judge"
         says.append(
             f"Memory: {shown.memory_base_mb:.0f} MB and {shown.memory_each_mb:.1f} MB a stream, "
-            f"give or take {shown.memory_unsure_mb or 0.0:.1f} MB"
-            + (", too uncertain to judge." if (shown.memory_unsure_mb or 0.0) > UNSURE_MB else ".")
+            f"give or take {shown.memory_unsure_mb:.1f} MB{judged}."
         )
     if shown.screened < WHOLE:
         says.append(

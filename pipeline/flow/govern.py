@@ -3,7 +3,7 @@ silently.
 
 The fraction of the promised samples that can be afforded is found by how long samples wait, as PIE finds the
 share of packets that a router drops (RFC 8033, section 4.2): it is cut while they wait too long and by how
-much longer they wait than before, and given back while they wait for little. So the machine is used to the
+much longer they wait than before, and given back while they wait less. So the machine is used to the
 full and its backlog neither grows nor is paid for twice. Where samples were dropped it is cut at once by
 their share. What is cut is taken from the streams of the lowest priority first, each down to its floor."""
 

@@ -74,8 +74,8 @@ def load(overload: Overload, streams: list[Any], *, carried: float, seconds: int
     dropped: list[int] = []
     for second in range(1, seconds + 1):
         asked = sum(1.0 / stream.gap_s for stream in streams)
-        waited_s += asked / carried - 1.0 if carried else 2.0
-        lost += max(0.0, waited_s - 2.0) * max(carried, 1.0)
+        waited_s += asked / carried - 1.0
+        lost += max(0.0, waited_s - 2.0) * carried
         waited_s = max(0.0, min(2.0, waited_s))
         scored += min(asked, carried)
         for _ in range(int(scored)):
