@@ -110,8 +110,8 @@ class Built:
 
 
 def build_int8(judge: Judge, threads: int, say: Say) -> Built:
-    """Quantize the model for OpenVINO, verify it and keep it. An engine that is not ``ok`` is kept with its
-    report, too, so that the next build need not be tried in vain; none is used."""
+    """Quantize the model for OpenVINO, verify it alone or else as int8+f32, and keep it. An engine that is
+    not ``ok`` is kept with its report, too, so that the next build need not be tried in vain; none is used."""
     from pipeline.backends import classify_openvino, onnx_graph
 
     manifest = judge.manifest
@@ -125,15 +125,28 @@ def build_int8(judge: Judge, threads: int, say: Say) -> Built:
     with TemporaryDirectory(prefix="framewarden-") as folder:
         path = Path(folder) / classify_openvino.GRAPH
         path.write_bytes(graph)
-        classifier = classify_openvino.open_classifier(
-            manifest, threads=threads, max_batch=BATCH, precision="int8", graph=path
-        )
-        report = judge.verify(classifier)
-        classifier.close()
+        report = _verified_int8(judge, path, threads)
     more = {"built_with": onnx_graph.versions(), "seconds": seconds}
     key = classify_openvino.int8_key(manifest)
     place = engine_cache.keep(key, {classify_openvino.GRAPH: graph}, report, more)
     return Built(report, place / classify_openvino.GRAPH, len(graph), seconds)
+
+
+def _verified_int8(judge: Judge, graph: Path, threads: int) -> Verification:
+    """Of int8 alone; when that decides otherwise than f32, of int8+f32."""
+    from pipeline.backends import classify_openvino
+
+    for precision in ("int8", f"int8{classify_openvino.AGAIN}"):
+        if precision != "int8" and "int8" not in judge.manifest.tolerance:
+            break
+        classifier = classify_openvino.open_classifier(
+            judge.manifest, threads=threads, max_batch=BATCH, precision=precision, graph=graph
+        )
+        report = judge.verify(classifier)
+        classifier.close()
+        if report.ok:
+            break
+    return report
 
 
 def prepared(judge: Judge, precision: str) -> bytes:

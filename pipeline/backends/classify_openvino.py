@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: the fastest engine there.
 
-bf16 keeps 8 bits of a value, which moves a score by a few hundredths: too much where it is near a threshold.
-So what bf16 scores near one is scored again in f32 (``bf16+f32``)."""
+bf16 and int8 keep 8 bits of a value, which moves a score by a few hundredths or more: too much where it is
+near a threshold. So what they score near one is scored again in f32 (``bf16+f32``, ``int8+f32``)."""
 
 from collections import deque
 from contextlib import ExitStack, suppress
@@ -24,9 +24,10 @@ from pipeline.errors import BackendError, ModelError
 from pipeline.flow.classify import Turn
 
 PRECISIONS = ("int8", "bf16", "f32")
-CASCADE = "bf16+f32"
+AGAIN = "+f32"
+"""Of a precision's name: what it scores near a threshold is scored again in f32."""
 GRAPH = "model.onnx"
-INT8_RECIPE = "qdq-minmax-1"
+INT8_RECIPE = "qdq-percentile-2"
 """How ``engine_build`` quantizes; raised when it does so otherwise."""
 _ERRORS = (
     RuntimeError,
@@ -69,19 +70,21 @@ def open_classifier(
 ) -> HostClassifier | CascadeClassifier:
     """Compile the model for batches of 1..``max_batch`` on ``threads`` threads.
 
-    ``precision`` ``bf16+f32`` scores again in f32 what bf16 scores near a threshold. None takes the fastest
-    that this processor has and that decides as f32 does: int8 when ``engine build`` made one here and found
-    it right, bf16+f32 when the manifest has a tolerance for bf16, else f32. ``graph`` is a quantized ONNX
-    file to use for int8 instead of the kept one.
+    ``precision`` ``bf16+f32`` or ``int8+f32`` scores again in f32 what the first scores near a threshold.
+    None takes the fastest that this processor has and that decides as f32 does: int8 or int8+f32 when
+    ``engine build`` made it here and found it right, bf16+f32 when the manifest has a tolerance for bf16,
+    else f32. ``graph`` is a quantized ONNX file to use for int8 instead of the kept one.
 
     :raises ModelError: weights missing or wrong, unreadable, or not what the manifest says."""
     weights = engines.weights(manifest)
     precision = precision or _fastest(manifest)
-    if precision != CASCADE:
-        path = (graph or _kept(manifest)) if precision == "int8" else weights
-        return _compiled(manifest, _read(path, manifest), precision, threads, max_batch)
-    margin, read = _margin(manifest), _read(weights, manifest)
-    fast = _compiled(manifest, read, "bf16", threads, max_batch)
+    first, again = precision.removesuffix(AGAIN), precision.endswith(AGAIN)
+    margin = _margin(manifest, precision) if again else 0.0
+    read = _read(weights, manifest)
+    used = _read(graph or _kept(manifest, precision), manifest) if first == "int8" else read
+    fast = _compiled(manifest, used, first, threads, max_batch)
+    if not again:
+        return fast
     return CascadeClassifier(fast, _compiled(manifest, read, "f32", threads, max_batch), margin)
 
 
@@ -121,28 +124,38 @@ def _fastest(manifest: Manifest) -> str:
     if "int8" in native:
         key = int8_key(manifest)
         if accepted(key, GRAPH) is not None:
-            return "int8"
+            return _found_right(key)
         if why := stale(key):
             about = {"engine": "openvino-int8", "built_for": why, "cure": _build(manifest)}
             structlog.get_logger().warning("engine.stale", model=manifest.name, **about)
-    return CASCADE if "bf16" in native and "bf16" in manifest.tolerance else "f32"
+    return f"bf16{AGAIN}" if "bf16" in native and "bf16" in manifest.tolerance else "f32"
 
 
-def _margin(manifest: Manifest) -> float:
-    """How near to a threshold a score in bf16 is not sure."""
-    if "bf16" not in manifest.tolerance:
+def _found_right(key: Key) -> str:
+    """Which precision the kept report is about: ``int8``, or ``int8+f32``."""
+    return str((report(key) or {}).get("engine", "")).rpartition("-")[2] or "int8"
+
+
+def _margin(manifest: Manifest, precision: str) -> float:
+    """How near to a threshold a score of the first engine is not sure."""
+    first = precision.removesuffix(AGAIN)
+    if first not in manifest.tolerance:
         raise ModelError(
-            f"model {manifest.name}: tolerance.bf16: is missing; with {CASCADE}, what is so near to a "
+            f"model {manifest.name}: tolerance.{first}: is missing; with {precision}, what is so near to a "
             "threshold is scored again; to see the worst difference: framewarden engine verify "
-            f"{manifest.name} --engine openvino-bf16"
+            f"{manifest.name} --engine openvino-{first}"
         )
-    return manifest.tolerance["bf16"]
+    return manifest.tolerance[first]
 
 
-def _kept(manifest: Manifest) -> Path:
+def _kept(manifest: Manifest, precision: str) -> Path:
+    """The graph that was built here, if it was found right alone or as ``precision`` is."""
     key = int8_key(manifest)
     if (graph := accepted(key, GRAPH)) is not None:
-        return graph
+        if _found_right(key) in ("int8", precision):
+            return graph
+        found = f"was built here and is right with f32: use openvino-int8{AGAIN}; alone it decides otherwise"
+        raise ModelError(f"model {manifest.name}: an int8 engine {found}")
     found = "was not built here"
     if report(key):
         found = "was built here, but is not within the manifest's tolerance"
@@ -180,10 +193,11 @@ def _compile(
     model: Any, manifest: Manifest, size: int, threads: int, lanes: int, precision: str
 ) -> list[Any]:
     """``lanes`` requests that each score ``size`` pictures and may do so at the same time."""
+    half = precision == "bf16" or (precision == "int8" and "bf16" in available_precisions())
     settings = {
         hint.performance_mode: hint.PerformanceMode.LATENCY,
         hint.enable_cpu_pinning: False,  # workers would pin their threads to the same cores
-        hint.inference_precision: ov.Type.bf16 if precision == "bf16" else ov.Type.f32,
+        hint.inference_precision: ov.Type.bf16 if half else ov.Type.f32,  # of all that is not int8
         properties.inference_num_threads: threads,
         properties.num_streams: lanes,
     }

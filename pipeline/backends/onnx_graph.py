@@ -20,6 +20,9 @@ from pipeline.errors import ConfigError, ModelError
 
 OPSET = 17
 """At least: what quantization by channel (13) and the converters want."""
+PERCENTILE = 99.999
+"""Of an activation's values that are within the range of its int8. open-nsfw, 1,000 pictures: with all of
+them scores move by 0.038 on average, with 99.99 % by 0.035, so by 0.028."""
 INSTALL_BUILD = 'pip install "framewarden[build]"'
 Feeds = Callable[[], Iterator[NDArray[np.float32]]]
 """Batches to calibrate with, from the start each time."""
@@ -49,11 +52,20 @@ def halved(model: Any) -> Any:
 
 def quantized(model: Any, feeds: Feeds, *, symmetric: bool) -> Any:
     """The graph with explicit Q/DQ nodes around convolutions and matrix products: int8 weights by channel,
-    activations by tensor, ranges from the least and greatest value that ``feeds`` causes.
+    activations by tensor, ranges from what ``feeds`` causes.
 
-    ``symmetric``: signed activations with zero point 0, which is what TensorRT takes; otherwise unsigned."""
+    ``symmetric``: what TensorRT takes: signed activations with zero point 0, from the least to the greatest
+    value, and additions, too. Otherwise what costs OpenVINO least and moves scores least: unsigned, without
+    the outermost values (0.001 %), the convolution that reads the picture left as it is, and strides taken
+    out of the others where they only skip values: OpenVINO computes those in int8 only so."""
     quantization = _tool("onnxruntime.quantization")
     kind = quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8
+    types, ranges = ["Conv", "MatMul", "Gemm"], quantization.CalibrationMethod
+    extra: dict[str, Any] = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
+    extra |= {"CalibStridedMinMax": 1}  # of all ranges, whatever its name says: a batch at a time in memory
+    if not symmetric:
+        model = _unstrided(model)
+        extra |= {"CalibPercentile": PERCENTILE}
     with (
         TemporaryDirectory(prefix="framewarden-") as folder,
         _errors("the graph cannot be quantized"),
@@ -64,15 +76,45 @@ def quantized(model: Any, feeds: Feeds, *, symmetric: bool) -> Any:
         quantization.quantize_static(
             str(source),
             str(target),
-            _reader(quantization, model.graph.input[0].name, feeds()),
+            _reader(quantization, model.graph.input[0].name, list(feeds())),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=kind,
             weight_type=quantization.QuantType.QInt8,
-            op_types_to_quantize=["Conv", "MatMul", "Gemm", "Add"],
-            extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+            op_types_to_quantize=[*types, "Add"] if symmetric else types,
+            nodes_to_exclude=[] if symmetric else _convolutions(model)[:1],
+            calibrate_method=ranges.MinMax if symmetric else ranges.Percentile,
+            extra_options=extra,
         )
         return _tool("onnx").load(str(target))
+
+
+def _convolutions(model: Any) -> list[str]:
+    return [node.name for node in model.graph.node if node.op_type == "Conv"]
+
+
+def _unstrided(model: Any) -> Any:
+    """The same graph with the values that 1x1 convolutions skip left out before them, once for all that read
+    the same."""
+    helper = _tool("onnx.helper")
+    graph = type(model).FromString(model.SerializeToString())
+    shapes = {one.name: list(one.dims) for one in graph.graph.initializer}
+    nodes, left = [], dict[tuple[str, tuple[int, ...]], str]()
+    for node in graph.graph.node:
+        about = {one.name: one.ints for one in node.attribute}
+        strides = about.get("strides", [])
+        pointwise = node.op_type == "Conv" and set(shapes.get(node.input[1], [])[2:]) == {1}
+        if pointwise and set(strides) - {1} and not any(about.get("pads", [])):
+            read, step = node.input[0], tuple(strides)
+            if (read, step) not in left:
+                left[read, step] = f"{read}/strided/{len(left)}"
+                made = {"kernel_shape": [1] * len(step), "strides": step, "name": left[read, step]}
+                nodes.append(helper.make_node("MaxPool", [read], [left[read, step]], **made))
+            node.input[0], strides[:] = left[read, step], [1] * len(step)
+        nodes.append(node)
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+    return graph
 
 
 def versions() -> dict[str, str]:
@@ -80,10 +122,21 @@ def versions() -> dict[str, str]:
     return {"onnx": str(_tool("onnx").__version__), "onnxruntime": ort.__version__}
 
 
-def _reader(quantization: Any, name: str, batches: Iterator[NDArray[np.float32]]) -> Any:
+def _reader(quantization: Any, name: str, batches: list[NDArray[np.float32]]) -> Any:
+    """The batches as ONNX Runtime asks for them: some at a time, whose every layer it holds in memory."""
+
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # its class comes with the tool
+        def __init__(self) -> None:
+            self._left = iter(batches)
+
+        def __len__(self) -> int:
+            return len(batches)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._left = iter(batches[start_index:end_index])
+
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            batch = next(batches, None)
+            batch = next(self._left, None)
             return None if batch is None else {name: batch}
 
     return Reader()

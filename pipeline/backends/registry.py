@@ -41,7 +41,7 @@ class Engine:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-_OPENVINO = ("int8", "bf16", "bf16+f32", "f32")
+_OPENVINO = ("int8", "int8+f32", "bf16", "bf16+f32", "f32")
 ENGINES: dict[str, Engine] = {
     "openvino": Engine("cpu", "classify_openvino"),
     **{f"openvino-{one}": Engine("cpu", "classify_openvino", {"precision": one}) for one in _OPENVINO},

@@ -79,7 +79,7 @@ class Line:
 
 
 class Turns:
-    """No more threads at work than cores: the others wait their turn instead of sharing every core's cache.
+    """No more threads at work than ``at_once``: the others wait instead of sharing every core's cache.
 
     Pictures that are scored and keyframes that are decoded share the cores, and what is decoded is scored
     first: a sample is done as soon as it can be. Packets of closer looks have what they leave idle. Packets

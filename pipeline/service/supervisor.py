@@ -102,7 +102,9 @@ class Supervisor:
     def _engage(self, count: int) -> None:
         """Have ``count`` workers, each with a GPU of its own if there are any."""
         for number in range(len(self.hands), count):
-            self.hands.append(Hand.idle(number, self._cores, self._gpus[number] if self._gpus else ""))
+            self.hands.append(
+                Hand.idle(number, plan.at_once(self._cores), self._gpus[number] if self._gpus else "")
+            )
 
     def _start(self, hand: Hand) -> None:
         jobs = [job for job in self.roster.jobs.values() if job.kind == "live"]

@@ -29,7 +29,7 @@ from pipeline.service.lead import Budget, Lead
 from pipeline.service.marks import Marks
 from pipeline.service.memory import Trimmer
 from pipeline.service.orders import Add, Done, Reads, Remove, Settings, WorkerPlan
-from pipeline.service.plan import drain_s, models_in_use
+from pipeline.service.plan import at_once, drain_s, models_in_use
 from pipeline.service.process import ORPHANED
 from pipeline.service.reader import Reader
 from pipeline.service.recorder import Recorder
@@ -58,7 +58,7 @@ class Worker:
         # A surface of NVDEC would be gone when it is wanted; on one core a second decoder gains nothing.
         ahead = plan.cores + 1 if plan.device == "cpu" and plan.cores > 1 else 0
         self._ahead = Ahead(plan.cores, ahead)
-        self._turns = Turns(plan.cores, Marks(plan.board))
+        self._turns = Turns(at_once(plan.cores), Marks(plan.board))
         self._gate = HostGate(plan.outbox.with_name("connects.lock"))
         engines = {name: Engine(name, plan, self._turns.scoring) for name in plan.models}
         picture_s = max((engine.picture_s for engine in engines.values()), default=0.0)
