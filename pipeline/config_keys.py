@@ -205,7 +205,7 @@ class Config(_Part):
         "onnxruntime-f32", "tensorrt", "tensorrt-rtx", "onnxruntime-cuda",
     ] = "auto"  # fmt: skip
     """What scores. auto on a CPU: an int8 that was built here and found right; else bfloat16 where processor
-    and model allow it; both near thresholds once more in float32; else float32. On a GPU: TensorRT. A named one is
+    and model allow it, near thresholds once more in float32; else float32. On a GPU: TensorRT. A named one is
     that one or an error."""
     gpus: Literal["all"] | tuple[Annotated[Whole, Field(ge=0)], ...] = "all"
     """Numbers of the GPUs to use, in CUDA's order: that of nvidia-smi with CUDA_DEVICE_ORDER=PCI_BUS_ID."""

@@ -110,8 +110,8 @@ class Built:
 
 
 def build_int8(judge: Judge, threads: int, say: Say) -> Built:
-    """Quantize the model for OpenVINO, verify it alone or else as int8+f32, and keep it. An engine that is
-    not ``ok`` is kept with its report, too, so that the next build need not be tried in vain; none is used."""
+    """Quantize the model for OpenVINO, verify it alone or else as int8+f32, and keep it. One that is not
+    ``ok`` is kept with its report, too, so that the next build need not be tried in vain; it is not used."""
     from pipeline.backends import classify_openvino, onnx_graph
 
     manifest = judge.manifest

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from structlog.testing import capture_logs
 
 from pipeline import engine_build, engine_cache, engines
 from pipeline.backends import classify_openvino, onnx_graph, registry
+from pipeline.backends.classify_cascade import CascadeClassifier
 from pipeline.engine_build import Judge
 from pipeline.engine_cache import Key
 from pipeline.engines import Verification
@@ -101,6 +103,65 @@ def test_an_int8_engine_outside_the_tolerance_is_never_used(judge: Judge, tmp_pa
     assert registry.open_classifier(strict, threads=1, max_batch=8).info.engine == "openvino-f32"
     with pytest.raises(ModelError, match="was built here, but is not within the manifest's tolerance"):
         registry.open_classifier(strict, engine="openvino-int8", threads=1, max_batch=8)
+
+
+def test_an_int8_engine_that_decides_otherwise_is_used_with_f32_near_the_thresholds(tmp_path: Path) -> None:
+    """The steeper a model is at its thresholds, the more an int8 decides otherwise."""
+    mean_colour_model(tmp_path / "mine.onnx", gain=10.0)
+    steep = engines.load_manifest(str(write_manifest(tmp_path, tolerance=ACCEPTS)))
+    built = engine_build.build_int8(judge_of(steep), 1, print)
+    assert built.report.ok, built.report
+    assert (built.report.engine, built.report.agreement) == ("openvino-int8+f32", 1.0)
+    with pytest.raises(ModelError, match=r"is right with f32: use openvino-int8\+f32"):
+        registry.open_classifier(steep, engine="openvino-int8", threads=1, max_batch=8)
+    both = registry.open_classifier(steep, engine="openvino-int8+f32", threads=1, max_batch=8)
+    assert isinstance(both, CascadeClassifier)
+    assert both.margin == ACCEPTS["int8"]
+    if "int8" in classify_openvino.available_precisions():
+        assert registry.open_classifier(steep, threads=1, max_batch=8).info.engine == "openvino-int8+f32"
+
+
+def test_openvinos_int8_spares_the_first_convolution_and_has_no_strides_that_only_skip() -> None:
+    onnx = importlib.import_module("onnx")
+    rng = np.random.default_rng(1)
+    model, pictures = _convolutions(rng), rng.normal(0, 1, (4, 2, 3, 16, 16)).astype(np.float32)
+    made = onnx_graph.quantized(model, lambda: iter(pictures), symmetric=False)
+    sources = {name: node for node in made.graph.node for name in node.output}
+    spared = [
+        sources[node.input[1]].op_type != "DequantizeLinear" if node.input[1] in sources else True
+        for node in made.graph.node
+        if node.op_type == "Conv"
+    ]
+    assert spared == [True, False, False]
+    assert [node.op_type for node in made.graph.node].count("MaxPool") == 1, "one for both that read the same"
+    wanted, found = (
+        ort.InferenceSession(one.SerializeToString()).run(None, {"image": pictures[0]})[0]
+        for one in (model, made)
+    )
+    assert found.shape == wanted.shape == (2, 8, 8, 8)
+    assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
+    assert onnx.checker.check_model(made) is None
+
+
+def _convolutions(rng: np.random.Generator) -> Any:
+    """Three of them: one reads the picture, two of 1x1 skip every other value of what it gives."""
+    onnx = importlib.import_module("onnx")
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    shapes = {"first": (8, 3, 3, 3), "left": (8, 8, 1, 1), "right": (8, 8, 1, 1)}
+    weights = [
+        onnx.numpy_helper.from_array(rng.normal(0, 0.3, shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "first"], ["seen"], name="a", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["seen", "left"], ["one"], name="b", strides=[2, 2]),
+        helper.make_node("Conv", ["seen", "right"], ["other"], name="c", strides=[2, 2]),
+        helper.make_node("Add", ["one", "other"], ["sum"], name="d"),
+    ]
+    image = helper.make_tensor_value_info("image", floats, ["batch", 3, 16, 16])
+    total = helper.make_tensor_value_info("sum", floats, ["batch", 8, 8, 8])
+    graph = helper.make_graph(nodes, "convolutions", [image], [total], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def test_a_verdict_on_few_pictures_makes_no_engine_usable(judge: Judge) -> None:

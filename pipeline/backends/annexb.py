@@ -63,6 +63,31 @@ def sequence(codec: str, data: bytes) -> bytes:
     return data[6:10] if codec == "vp8" and data[3:6] == b"\x9d\x01\x2a" else b""
 
 
+def remembered(data: bytes, length: int) -> bytes | None:
+    """What an H.264 packet leaves in a decoder whatever comes after it: all of its units but slices,
+    delimiters, fillers and messages. Of messages libavcodec remembers x264's version. ``length`` is that of a
+    unit's length field, 0 for start codes. None when it cannot be told."""
+    left, at = b"", 0 if length else data.find(b"\0\0\1")
+    while 0 <= at < len(data):
+        if length:
+            size = int.from_bytes(data[at : at + length])
+            start, at = at + length, at + length + size
+            if not size or at > len(data):
+                return None
+        else:
+            start, at = at + 3, data.find(b"\0\0\1", at + 3)
+        unit = slice(start, at if at >= 0 else len(data))
+        kind = data[start] & 31 if start < len(data) else 0
+        if kind not in _FORGOTTEN or (kind == _SEI and b"x264 - core" in data[unit]):
+            left += data[unit] + b"\0\0\1"  # which no unit holds
+    return left
+
+
+_SEI = 6
+_FORGOTTEN = (1, 2, 3, 4, 5, _SEI, 9, 12)
+"""By type (ITU-T H.264, table 7-1): slices and their partitions, messages, delimiters, fillers."""
+
+
 def is_needed(codec: str, data: bytes) -> bool:
     """Whether other pictures may depend on this one. True when that cannot be told: only H.264 says it."""
     if codec != "h264":

@@ -99,14 +99,16 @@ def bounds(config: Config, manifests: Mapping[str, Manifest], workers: int, stre
         f"packets held: at most {sampler:.0f} MB by the sampler and {ring:.0f} MB by the ring of a stream, "
         f"{streams} x {sampler + ring:.0f} MB a worker; as a rule one GOP and max_gap_s"
     )
-    decoders = 2 * streams + each_has
+    shared = at_once(each_has)
+    decoders = 2 * streams + each_has + shared
     lines.append(
         f"decoders: at most {decoders} x {DECODER_MB} MB = {decoders * DECODER_MB} MB a worker at 1080p: "
         f"of each of {streams} streams one for skip, full or a burst and one for a closer look, "
-        f"{each_has} for keyframes ahead; a stream in plan keyframes holds none"
+        f"{each_has} for keyframes ahead, {shared} for keyframes by themselves; a stream in plan keyframes "
+        "holds none"
     )
     lines.append(
-        f"decoding at once: {at_once(each_has)} a worker, keyframes of files held decoded: one more; "
+        f"decoding at once: {shared} a worker, keyframes of files held decoded: one more; "
         f"recordings waiting for the disk: {RECORDS}"
     )
     megabytes, hours = config.outbox.max_bytes / 1e6, config.outbox.keep_s / 3600

@@ -31,8 +31,8 @@ def test_workers_and_the_pool_of_each_model_are_bounded(lines: dict[str, str]) -
 def test_what_streams_hold_of_packets_and_of_decoders_is_bounded(lines: dict[str, str]) -> None:
     packets, decoders = lines["packets held"], lines["decoders"]
     assert packets.startswith("at most 34 MB by the sampler and 34 MB by the ring of a stream, 10 x 67 MB")
-    assert decoders.startswith("at most 24 x 30 MB = 720 MB a worker at 1080p: of each of 10 streams one")
-    assert " 4 for keyframes ahead" in decoders
+    assert decoders.startswith("at most 29 x 30 MB = 870 MB a worker at 1080p: of each of 10 streams one")
+    assert " 4 for keyframes ahead, 5 for keyframes by themselves" in decoders
 
 
 def test_queues_and_the_disk_are_bounded(lines: dict[str, str]) -> None:
