@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.backends import annexb
+from pipeline.backends import annexb, decode_software
 from pipeline.backends.decode_software import Contexts, Parameters
 from pipeline.errors import DecodeError
 from pipeline.flow.source import Packet
@@ -56,11 +56,38 @@ def test_a_keyframe_like_the_last_one_opens_no_context(
 ) -> None:
     """But for the first one: x264 writes its version into that alone, and libavcodec remembers it."""
     parameters, packets = keyframes(clips, suffix=suffix)
-    contexts = Contexts(1)
-    for packet in packets:
-        contexts.alone(parameters, packet)
+    right = [luma(Contexts(1), parameters, packet) for packet in packets]
     assert len(packets) > 2
+    assert not np.array_equal(right[1], right[2])
+    opened.clear()
+    contexts = Contexts(1)
+    for packet, picture in zip(packets + packets[:0:-1], right + right[:0:-1], strict=True):
+        assert np.array_equal(luma(contexts, parameters, packet), picture)
     assert len(opened) == 2
+
+
+def test_a_context_is_opened_anew_after_so_many_uses(
+    clips: Clips, opened: list[Parameters], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_software, "USES", 3)
+    parameters, packets = keyframes(clips)
+    contexts = Contexts(1)
+    for _ in range(7):
+        contexts.alone(parameters, packets[1])
+    assert len(opened) == 3
+
+
+@pytest.mark.parametrize(
+    "options", [{"x264-params": "interlaced=1:tff=1"}, {"x264-params": "open-gop=1:scenecut=0", "bf": "2"}]
+)
+def test_fields_and_keyframes_that_others_reach_across_have_a_context_each(
+    clips: Clips, opened: list[Parameters], options: dict[str, str]
+) -> None:
+    parameters, packets = keyframes(clips, options=options)
+    contexts = Contexts(1)
+    for packet in packets[1:]:
+        contexts.alone(parameters, packet)
+    assert len(opened) == len(packets) - 1 > 1
 
 
 def test_parameter_sets_of_one_stream_do_not_serve_another(clips: Clips) -> None:
@@ -102,7 +129,11 @@ def test_other_codecs_have_a_context_for_each_keyframe(clips: Clips, opened: lis
     assert len(opened) == 3
 
 
-SPS, PPS, SLICE, X264 = b"\x67sps", b"\x68pps", b"\x65slice", b"\x06\x05x264 - core 165"
+SPS, PPS, IDR, P = b"\x67sps", b"\x68pps", b"\x65slice", b"\x41slice"
+
+
+def message(kind: int, body: bytes = b"0123456789abcdef") -> bytes:
+    return bytes([6, kind, len(body)]) + body + b"\x80"
 
 
 @pytest.mark.parametrize("length", [0, 2, 4])
@@ -113,13 +144,39 @@ def test_what_a_decoder_remembers_of_a_packet(length: int) -> None:
     def left(*units: bytes) -> bytes | None:
         return annexb.remembered(packet(*units), length)
 
-    assert left(SLICE) == left(b"\x09\xf0", b"\x06\x01message", SLICE, SLICE) == b""
-    assert left(SPS, PPS, SLICE) == left(b"\x09\xf0", SPS, PPS, SLICE)
-    assert left(SLICE, SPS, SLICE), "also of sets between slices"
-    kept = [left(), left(SPS, SLICE), left(PPS, SLICE), left(SPS, PPS, SLICE), left(X264, SLICE)]
-    assert len(set(kept)) == len(kept)
+    delimiter, filler = b"\x09\xf0", b"\x0c\xff\x80"
+    assert left(IDR) == left(delimiter, message(1), message(5), IDR, filler, IDR) == b""
+    assert left(SPS, PPS, IDR) == left(delimiter, SPS, PPS, message(6), IDR)
+    assert len({left(SPS, IDR), left(PPS, IDR), left(SPS, PPS, IDR), left(PPS, SPS, IDR)}) == 4
+    assert left() is left(SPS) is None, "no picture"
+    assert left(P) is left(IDR, P) is None, "no IDR: what is known of recovery points decides"
+    assert left(IDR, PPS, IDR) is None, "the first slice was not meant to have it"
+    assert left(message(5, b"0123456789abcdefx264-core 1"), IDR) is None
+    assert left(message(19), IDR) is None, "film grain is for pictures to come"
+    assert left(b"\x06\x01\x03123" + message(147)[1:], IDR) is None, "the second of two messages"
+    assert left(b"\x06\x01\x7f123\x80", IDR) is None, "a message longer than its unit"
+    assert left(*[filler] * 100, IDR) is None
 
 
-def test_a_packet_whose_lengths_are_wrong_is_like_no_other() -> None:
-    assert annexb.remembered(b"\0\0\0\x09\x65abc", 4) is None
-    assert annexb.remembered(b"\0\0\0\0\x65abc", 4) is None
+@pytest.mark.parametrize("data", [b"\0\0\0\x09\x65abc", b"\0\0\0\0\x65abc"])
+def test_a_packet_whose_lengths_are_wrong_is_like_no_other(data: bytes) -> None:
+    assert annexb.remembered(data, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("how", "only_frames"),
+    [
+        ({}, True),
+        ({"options": {"profile": "baseline"}}, True),
+        ({"options": {"profile": "main"}, "width": 130, "height": 98}, True),
+        ({"pixel_format": "yuv444p"}, True),
+        ({"pixel_format": "yuv420p10le"}, True),
+        ({"options": {"x264-params": "interlaced=1"}}, False),
+    ],
+)
+def test_which_sequences_have_no_fields(clips: Clips, how: dict[str, object], only_frames: bool) -> None:
+    parameters, _ = keyframes(clips, **how)
+    sets = annexb.Framing.of("h264", parameters.extradata).sets
+    (sps,) = [unit for unit in sets.split(b"\0\0\1") if unit[:1] == b"\x67"]
+    assert annexb.progressive(sps) is only_frames
+    assert annexb.progressive(sps[:5]) is False

@@ -108,17 +108,26 @@ def test_an_int8_engine_outside_the_tolerance_is_never_used(judge: Judge, tmp_pa
 def test_an_int8_engine_that_decides_otherwise_is_used_with_f32_near_the_thresholds(tmp_path: Path) -> None:
     """The steeper a model is at its thresholds, the more an int8 decides otherwise."""
     mean_colour_model(tmp_path / "mine.onnx", gain=10.0)
-    steep = engines.load_manifest(str(write_manifest(tmp_path, tolerance=ACCEPTS)))
-    built = engine_build.build_int8(judge_of(steep), 1, print)
+    steep = engines.load_manifest(str(write_manifest(tmp_path, tolerance=ACCEPTS | {"int8": 0.8})))
+    judge = judge_of(steep)
+    built = engine_build.build_int8(judge, 1, print)
     assert built.report.ok, built.report
     assert (built.report.engine, built.report.agreement) == ("openvino-int8+f32", 1.0)
-    with pytest.raises(ModelError, match=r"is right with f32: use openvino-int8\+f32"):
+    with pytest.raises(ModelError, match=r"decides otherwise than f32, .* use openvino-int8\+f32"):
         registry.open_classifier(steep, engine="openvino-int8", threads=1, max_batch=8)
     both = registry.open_classifier(steep, engine="openvino-int8+f32", threads=1, max_batch=8)
     assert isinstance(both, CascadeClassifier)
-    assert both.margin == ACCEPTS["int8"]
+    assert both.margin == 0.8
     if "int8" in classify_openvino.available_precisions():
         assert registry.open_classifier(steep, threads=1, max_batch=8).info.engine == "openvino-int8+f32"
+
+    stricter = engines.load_manifest(str(write_manifest(tmp_path, tolerance=ACCEPTS | {"int8": 0.01})))
+    assert "int8" not in registry.open_classifier(stricter, threads=1, max_batch=8).info.engine
+    with pytest.raises(ModelError, match="within the manifest's tolerance, or that has changed"):
+        registry.open_classifier(stricter, engine="openvino-int8+f32", threads=1, max_batch=8)
+    again = engine_build.build_int8(replace(judge, manifest=stricter), 1, print)
+    assert again.report.engine == "openvino-int8", "off by more than the margin would be: no cascade of it"
+    assert not again.report.ok
 
 
 def test_openvinos_int8_spares_the_first_convolution_and_has_no_strides_that_only_skip() -> None:

@@ -64,28 +64,106 @@ def sequence(codec: str, data: bytes) -> bytes:
 
 
 def remembered(data: bytes, length: int) -> bytes | None:
-    """What an H.264 packet leaves in a decoder whatever comes after it: all of its units but slices,
-    delimiters, fillers and messages. Of messages libavcodec remembers x264's version. ``length`` is that of a
-    unit's length field, 0 for start codes. None when it cannot be told."""
-    left, at = b"", 0 if length else data.find(b"\0\0\1")
+    """What an H.264 packet leaves in a flushed decoder for what comes after it: its parameter sets.
+    ``length`` is that of a unit's length field, 0 for start codes.
+
+    None when it leaves more, or that cannot be told: a picture that is no IDR (what is known of recovery
+    points), messages but for those that are forgotten, anything that comes after a slice, too much."""
+    left, seen = list[bytes](), False
+    for number, unit in enumerate(_units(data, length)):
+        kind = unit[0] & 31 if unit else 0
+        if number == _MANY or kind not in (_IDR, *_SETS, _SEI, *_PLAIN) or (seen and kind in _SETS):
+            return None
+        if kind in _SETS:
+            left.append(unit)
+        if kind == _SEI and not _forgotten(unit):
+            return None
+        seen = seen or kind == _IDR
+    return b"\0\0\1".join(left) if seen else None  # which no unit holds
+
+
+_IDR, _SEI, _SETS, _PLAIN, _MANY = 5, 6, (7, 8), (9, 12), 64
+"""By type (ITU-T H.264, table 7-1): slices of an IDR picture, messages, parameter sets, delimiters and
+fillers; and more units than a packet has."""
+_MESSAGES = (0, 1, 4, 5, 6)
+"""Messages that libavcodec forgets at the next picture: buffering period, timing, captions, user's data but
+for x264's version, recovery point."""
+
+
+def _forgotten(unit: bytes) -> bool:
+    """Whether this SEI unit has only such messages."""
+    at, end = 1, len(unit.rstrip(b"\0")) - 1  # where its last byte is, which ends it
+    while at < end:
+        values = [0, 0]
+        for place in range(2):
+            while at < end and unit[at] == 255:
+                values[place], at = values[place] + 255, at + 1
+            values[place], at = values[place] + unit[at], at + 1
+        kind, size = values
+        if kind not in _MESSAGES or (kind == 5 and b"x264" in unit[at : at + size]):
+            return False
+        at += size
+    return at == end
+
+
+def _units(data: bytes, length: int) -> Iterator[bytes]:
+    """The units of a packet; an empty one where its framing is wrong."""
+    at = 0 if length else data.find(b"\0\0\1")
     while 0 <= at < len(data):
         if length:
             size = int.from_bytes(data[at : at + length])
             start, at = at + length, at + length + size
-            if not size or at > len(data):
-                return None
+            yield data[start:at] if at <= len(data) else b""
         else:
             start, at = at + 3, data.find(b"\0\0\1", at + 3)
-        unit = slice(start, at if at >= 0 else len(data))
-        kind = data[start] & 31 if start < len(data) else 0
-        if kind not in _FORGOTTEN or (kind == _SEI and b"x264 - core" in data[unit]):
-            left += data[unit] + b"\0\0\1"  # which no unit holds
-    return left
+            yield data[start : at if at >= 0 else len(data)]
 
 
-_SEI = 6
-_FORGOTTEN = (1, 2, 3, 4, 5, _SEI, 9, 12)
-"""By type (ITU-T H.264, table 7-1): slices and their partitions, messages, delimiters, fillers."""
+def progressive(sps: bytes) -> bool:
+    """Whether an H.264 sequence parameter set (a unit, with its first byte) allows no fields (ITU-T H.264,
+    7.3.2.1.1). False also when it cannot be told: it is cut short, or has scaling lists."""
+    body = sps.replace(b"\0\0\3", b"\0\0")[1:]
+    bits = "".join(f"{byte:08b}" for byte in body[3:64])
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        zeros = bits.index("1", at) - at
+        at += 2 * zeros + 1
+        return int(bits[at - zeros - 1 : at] or "0", 2) - 1
+
+    try:
+        number()
+        if body[0] in _HIGH:
+            if number() == 3:  # 4:4:4
+                at += 1
+            number()
+            number()
+            at += 1
+            if bits[at] == "1":
+                return False
+            at += 1
+        number()
+        kind = number()
+        if kind == 0:
+            number()
+        elif kind == 1:
+            at += 1
+            number()
+            number()
+            for _ in range(number()):
+                number()
+        number()
+        at += 1
+        number()
+        number()
+        return bits[at] == "1"
+    except (IndexError, ValueError):
+        return False
+
+
+_HIGH = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
+"""Profiles whose sets say more of colour and depth."""
 
 
 def is_needed(codec: str, data: bytes) -> bool:

@@ -80,8 +80,11 @@ def open_classifier(
     precision = precision or _fastest(manifest)
     first, again = precision.removesuffix(AGAIN), precision.endswith(AGAIN)
     margin = _margin(manifest, precision) if again else 0.0
-    read = _read(weights, manifest)
-    used = _read(graph or _kept(manifest, precision), manifest) if first == "int8" else read
+    if first == "int8":
+        used = _read(graph or _kept(manifest, precision), manifest)
+        read = _read(weights, manifest) if again else used
+    else:
+        used = read = _read(weights, manifest)
     fast = _compiled(manifest, used, first, threads, max_batch)
     if not again:
         return fast
@@ -122,46 +125,58 @@ def _compiled(
 def _fastest(manifest: Manifest) -> str:
     native = available_precisions()
     if "int8" in native:
-        key = int8_key(manifest)
-        if accepted(key, GRAPH) is not None:
-            return _found_right(key)
-        if why := stale(key):
+        if (right := _right(manifest)) is not None:
+            return right[1]
+        if why := stale(int8_key(manifest)):
             about = {"engine": "openvino-int8", "built_for": why, "cure": _build(manifest)}
             structlog.get_logger().warning("engine.stale", model=manifest.name, **about)
     return f"bf16{AGAIN}" if "bf16" in native and "bf16" in manifest.tolerance else "f32"
 
 
-def _found_right(key: Key) -> str:
-    """Which precision the kept report is about: ``int8``, or ``int8+f32``."""
-    return str((report(key) or {}).get("engine", "")).rpartition("-")[2] or "int8"
+def _right(manifest: Manifest) -> tuple[Path, str] | None:
+    """The graph that was built here and found right, and as which precision: ``int8``, or ``int8+f32``.
+    It was so for the tolerance of that time, which is also the margin, and holds for no other."""
+    key = int8_key(manifest)
+    found, graph = report(key) or {}, accepted(key, GRAPH)
+    precision = str(found.get("engine", "")).rpartition("-")[2]
+    if graph is None or found.get("tolerance") != manifest.tolerance.get("int8"):
+        return None
+    return (graph, precision) if precision in ("int8", f"int8{AGAIN}") else None
 
 
 def _margin(manifest: Manifest, precision: str) -> float:
     """How near to a threshold a score of the first engine is not sure."""
     first = precision.removesuffix(AGAIN)
-    if first not in manifest.tolerance:
-        raise ModelError(
-            f"model {manifest.name}: tolerance.{first}: is missing; with {precision}, what is so near to a "
-            "threshold is scored again; to see the worst difference: framewarden engine verify "
-            f"{manifest.name} --engine openvino-{first}"
-        )
-    return manifest.tolerance[first]
+    if first in manifest.tolerance:
+        return manifest.tolerance[first]
+    see = _build(manifest) if first == "int8" else _verify(manifest, first)
+    raise ModelError(
+        f"model {manifest.name}: tolerance.{first}: is missing; with {precision}, what is so near to a "
+        f"threshold is scored again; to see the worst difference: {see}"
+    )
 
 
 def _kept(manifest: Manifest, precision: str) -> Path:
     """The graph that was built here, if it was found right alone or as ``precision`` is."""
-    key = int8_key(manifest)
-    if (graph := accepted(key, GRAPH)) is not None:
-        if _found_right(key) in ("int8", precision):
+    if (right := _right(manifest)) is not None:
+        graph, as_what = right
+        if as_what in ("int8", precision):
             return graph
-        found = f"was built here and is right with f32: use openvino-int8{AGAIN}; alone it decides otherwise"
-        raise ModelError(f"model {manifest.name}: an int8 engine {found}")
+        raise ModelError(
+            f"model {manifest.name}: the int8 engine that was built here decides otherwise than f32, and is "
+            f"right with f32 near the thresholds: use openvino-{as_what}"
+        )
+    key = int8_key(manifest)
     found = "was not built here"
     if report(key):
-        found = "was built here, but is not within the manifest's tolerance"
+        found = "was built here, but is not within the manifest's tolerance, or that has changed"
     elif why := stale(key):
         found = f"was built here for {why}"
     raise ModelError(f"model {manifest.name}: an int8 engine {found}: {_build(manifest)}")
+
+
+def _verify(manifest: Manifest, precision: str) -> str:
+    return f"framewarden engine verify {manifest.name} --engine openvino-{precision}"
 
 
 def _build(manifest: Manifest) -> str:

@@ -4,7 +4,7 @@
 One that did its work well is kept for another keyframe of H.264 with the very same parameters: opening one,
 and memory that is touched anew, cost 1 ms next to the 15 to 40 ms of a 1080p keyframe. Nothing that one
 stream sent can leak into another's picture: it is flushed, and what flushing leaves in it (parameter sets)
-is what the other sends, byte by byte. ``TURNS`` bounds how many are at work in the process.
+is what the other sends, byte by byte (``_like``). ``TURNS`` bounds how many are at work in the process.
 ``decode`` keeps one context of the stream's own until ``flush``, ``reset``, ``close`` or damage frees it.
 
 What libavcodec notices of damage differs: H.264, MPEG-2 and MPEG-4 mark what they conceal, MJPEG raises when
@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import av
 from av.codec import Codec
@@ -41,7 +42,11 @@ MAX_IN_FLIGHT = 512
 
 _LIBRARIES = {"av1": "libdav1d"}  # FFmpeg's own "av1" only drives hardware
 _START_CODES = {"h264": "h264", "hevc": "hevc", "mpeg2video": "mpeg2video", "mpeg1video": "mpeg2video"}
-_KEPT = "h264"  # the codec of which it is known what a flushed context still remembers
+USES = 250
+"""Keyframes after which a context is opened anew: its memory for pictures grows with those that are out at a
+time, and is given back only so."""
+START, SPS = b"\0\0\1", 7
+_SHARED = "h264"  # the codec of which it is known what a flushed context still remembers
 _STRICT = {"mjpeg": "explode", "mjpegb": "explode"}  # else a cut picture comes out grey and unmarked
 
 
@@ -256,46 +261,49 @@ def sniff(start: memoryview) -> str | None:
 
 class Contexts:
     """Contexts for keyframes by themselves: ``most`` at work at a time, and of those that are idle no more
-    than there have been at work."""
+    than there have been at work. Each is freed after ``USES`` keyframes, and with it the pictures' memory."""
 
     def __init__(self, most: int) -> None:
         self._turns = threading.BoundedSemaphore(most)
         self._lock = threading.Lock()
-        self._idle: list[tuple[_Like, av.VideoCodecContext]] = []  # the one used last comes last
+        self._idle: list[_Kept] = []  # the one used last comes last
         self._busy = self._peak = 0
 
     def alone(self, parameters: Parameters, packet: Packet) -> list[av.VideoFrame]:
         """Decode one packet that depends on no other.
 
         :raises DecodeError: it cannot be decoded."""
+        if packet.damaged:
+            raise _damaged(parameters.codec, packet)
         like = _like(parameters, packet)
         with self._turns:
-            context = self._taken(like) or parameters.open(alone=True)
-            good = False
+            kept, good = self._taken(like), False
             try:
+                context = kept.context if kept is not None else parameters.open(alone=True)
                 frames = _send(context, packet)
                 with _mapped(context, packet):
                     frames += context.decode(None)
                     context.flush_buffers()
                 good = bool(frames) and not any(frame.is_corrupt for frame in frames)
             finally:
-                self._given(like if good else None, context)
+                again = kept.uses + 1 if kept is not None else 1
+                self._given(_Kept(like, context, again) if good and like is not None else None)
             return frames
 
-    def _taken(self, like: "_Like | None") -> av.VideoCodecContext | None:
+    def _taken(self, like: "_Like | None") -> "_Kept | None":
         with self._lock:
             self._busy += 1
             self._peak = max(self._peak, self._busy)
-            at = next((at for at, (of, _) in enumerate(self._idle) if of == like), -1)
-            return self._idle.pop(at)[1] if at >= 0 else None
+            at = next((at for at, one in enumerate(self._idle) if one.like == like), -1)
+            return self._idle.pop(at) if at >= 0 else None
 
-    def _given(self, like: "_Like | None", context: av.VideoCodecContext) -> None:
-        """Keep it for what is ``like`` that; None: not at all."""
-        gone: list[tuple[_Like, av.VideoCodecContext]] = []
+    def _given(self, kept: "_Kept | None") -> None:
+        """Keep a context that did well; None: it did not."""
+        gone: list[_Kept] = []
         with self._lock:
             self._busy -= 1
-            if like is not None:
-                self._idle.append((like, context))
+            if kept is not None and kept.uses < USES:
+                self._idle.append(kept)
             while len(self._idle) + self._busy > self._peak:
                 gone.append(self._idle.pop(0))
         del gone  # freed here, where nobody waits for the lock
@@ -305,26 +313,51 @@ _contexts = Contexts(TURNS)
 _Like = tuple[Parameters, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A context that is idle: for what it will do as a new one would, and how often it was used."""
+
+    like: _Like
+    context: av.VideoCodecContext
+    uses: int
+
+
 def _like(parameters: Parameters, packet: Packet) -> _Like | None:
     """What a context must have been opened with and have seen, to do with this packet what a new one would;
-    None when only a new one will do."""
-    if parameters.codec != _KEPT:
+    None when only a new one will do. Fields are one such case: where a slice of them is missing, libavcodec
+    leaves in the picture what lay in that memory before, and does not mark it."""
+    if parameters.codec != _SHARED:
         return None
-    length = (parameters.extradata[4] & 3) + 1 if parameters.framed() and len(parameters.extradata) > 4 else 0
-    left = annexb.remembered(bytes(packet.data), length)
-    return None if left is None else (parameters, left)
+    framing = _framing(parameters.extradata)
+    left = annexb.remembered(bytes(packet.data), framing.length) if framing is not None else None
+    if framing is None or left is None:
+        return None
+    sequences = [
+        unit for unit in (framing.sets + START + left).split(b"\0\0\1") if unit[:1] and unit[0] & 31 == SPS
+    ]
+    return (parameters, left) if sequences and all(map(annexb.progressive, sequences)) else None
+
+
+@lru_cache(maxsize=512)
+def _framing(extradata: bytes) -> annexb.Framing | None:
+    try:
+        return annexb.Framing.of(_SHARED, extradata)
+    except ValueError:
+        return None
 
 
 def _send(context: av.VideoCodecContext, packet: Packet) -> list[av.VideoFrame]:
     """Decode with our tag in place of the packet's own pts, for good: a closer look may decode the packet in
     another thread at the same time."""
     if packet.damaged:
-        raise DecodeError(
-            f"{context.name} packet at {packet.time_s:.3f} s is damaged: the source lost a part of it"
-        )
+        raise _damaged(context.name, packet)
     packet.data.pts = packet.pts
     with _mapped(context, packet):
         return context.decode(packet.data)
+
+
+def _damaged(codec: str, packet: Packet) -> DecodeError:
+    return DecodeError(f"{codec} packet at {packet.time_s:.3f} s is damaged: the source lost a part of it")
 
 
 @contextmanager

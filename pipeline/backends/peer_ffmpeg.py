@@ -53,19 +53,23 @@ def demux(path: str, seconds: float) -> Read:
     return read
 
 
-def stills(path: str, seconds: float, *, keep: int) -> Stills:
-    """Decode the keyframes in the first ``seconds`` of the file; keep the pictures of the first ``keep``.
+def stills(path: str, seconds: float, *, keep: int, most: int = 30) -> Stills:
+    """Decode keyframes in the first ``seconds`` of the file, some ``most`` of them at most, evenly spread;
+    keep the pictures of the first ``keep``.
 
     With the context that the service decodes a keyframe with, so a large one is not deblocked here either. It
-    stays open, other than in the service: what opening costs is not counted."""
+    stays open: what opening costs is not counted."""
     done = Stills()
+    next_s: float | None = None
     with av.open(path) as container:
         told = container.streams.video[0].codec_context
         extradata = bytes(told.extradata or b"")
         context = Parameters(told.name, extradata, told.width, told.height).open(alone=True)
         for packet in _packets(container, seconds, Read()):
-            if not packet.is_keyframe:
+            at_s = float(packet.pts * packet.time_base)
+            if not packet.is_keyframe or (next_s is not None and at_s < next_s):
                 continue
+            next_s = (at_s if next_s is None else next_s) + seconds / most
             begun = time.thread_time()
             frames = [*context.decode(packet), *context.decode(None)]
             done.spent_s.append(time.thread_time() - begun)

@@ -20,8 +20,6 @@ from pipeline.bench.report import Bars, Section, Table
 from pipeline.flow.sample import SamplingRules
 
 OURS = "framewarden screen"
-ALONE_S = 120.0
-"""Film that the parts are measured on, at most."""
 TIMES, PROMISED_S = 6, 595.0
 """How many times less CPU than the OpenCV loop is promised, on a film at least this long."""
 REST = "rest (Python, audit, last picture)"
@@ -50,7 +48,7 @@ def bench(film: Material, *, model: str, repeat: int, say: Say) -> Section:
         say(f"measuring {OURS} on {seconds:g} s of film ({number + 1} of {repeat})")
         runs.append(screen(path, model))
     say("measuring each part alone")
-    alone = parts.measure(path, seconds=min(seconds, ALONE_S), model=model, threads=cores())
+    alone = parts.measure(path, seconds=seconds, model=model, threads=cores())
     others = peers.measure(path, seconds=seconds, every_s=max_gap_s, model=model, start_up=True, say=say)
     ours = Cost(OURS, median(run.cpu_s for run in runs), runs[0].duration_s, "start-up included")
     shares = breakdown(ours, alone, start_s=start_s, every_s=films.interval_s(film, max_gap_s))

@@ -23,10 +23,12 @@ ROOM_S, WANTED_S = 0.01, 0.1
 
 
 class Line:
-    """So many places, and who waits for one: the next is whose picture is due first."""
+    """So many places, and who waits for one: the next is whose picture is due first. Who is due at no time
+    leaves ``spare`` places free."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, spare: int = 0) -> None:
         self._places = places
+        self._spare = spare
         self._waiting: list[tuple[float, int, threading.Lock]] = []
         self._arrivals = count()
         self._lock = threading.Lock()
@@ -42,7 +44,7 @@ class Line:
         if time.monotonic() >= until_s:
             return False
         with self._lock:
-            if self._places:
+            if self._free_for(due_s):
                 self._places -= 1
                 return True
             called = threading.Lock()
@@ -72,10 +74,13 @@ class Line:
     def leave(self) -> None:
         """Hand the place on."""
         with self._lock:
-            if self._waiting:
+            self._places += 1
+            while self._waiting and self._free_for(self._waiting[0][0]):
+                self._places -= 1
                 heapq.heappop(self._waiting)[-1].release()
-            else:
-                self._places += 1
+
+    def _free_for(self, due_s: float) -> bool:
+        return self._places > (self._spare if due_s == math.inf else 0)
 
 
 class Turns:
@@ -85,10 +90,12 @@ class Turns:
     first: a sample is done as soon as it can be. Packets of closer looks have what they leave idle. Packets
     of a sequence have turns of their own: it brings dozens of short calls a second, and if each waited behind
     keyframes its stream would fall ever further behind. Every decode call is marked with its stream, so that
-    a crash can be put down to it."""
+    a crash can be put down to it.
 
-    def __init__(self, at_once: int, marks: Marks) -> None:
-        self._cores = Line(at_once)
+    ``spare`` of the ``at_once`` are more than there are cores: closer looks leave so many free."""
+
+    def __init__(self, at_once: int, marks: Marks, spare: int = 0) -> None:
+        self._cores = Line(at_once, spare)
         self._alone = Line(at_once)  # for a core: they wait for room here, and hold up nobody there
         self._in_sequence = threading.Semaphore(at_once)
         self._marks = marks

@@ -55,11 +55,11 @@ def worker_count(config: Config, jobs: int, gpus: int) -> int:
     return max(1, min(wanted, cores(), jobs))
 
 
-def at_once(cores: int) -> int:
+def at_once(of_cores: int) -> int:
     """How many threads of a worker decode or score at a time: one a core, and one more, which takes
     over a core while another comes to its end or waits for Python's lock. Without it cores were idle for 5 to
     10 % of the time while samples waited for them (96 streams on 2 cores: 1.80 instead of 1.92 at work)."""
-    return cores + 1
+    return of_cores + 1
 
 
 def drain_s(config: Config) -> float:
@@ -108,7 +108,7 @@ def bounds(config: Config, manifests: Mapping[str, Manifest], workers: int, stre
         "holds none"
     )
     lines.append(
-        f"decoding at once: {shared} a worker, keyframes of files held decoded: one more; "
+        f"decoding at once: {shared} a worker, keyframes of files held decoded: {each_has + 1}; "
         f"recordings waiting for the disk: {RECORDS}"
     )
     megabytes, hours = config.outbox.max_bytes / 1e6, config.outbox.keep_s / 3600

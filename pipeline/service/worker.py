@@ -58,7 +58,8 @@ class Worker:
         # A surface of NVDEC would be gone when it is wanted; on one core a second decoder gains nothing.
         ahead = plan.cores + 1 if plan.device == "cpu" and plan.cores > 1 else 0
         self._ahead = Ahead(plan.cores, ahead)
-        self._turns = Turns(at_once(plan.cores), Marks(plan.board))
+        places = at_once(plan.cores)
+        self._turns = Turns(places, Marks(plan.board), spare=places - plan.cores)
         self._gate = HostGate(plan.outbox.with_name("connects.lock"))
         engines = {name: Engine(name, plan, self._turns.scoring) for name in plan.models}
         picture_s = max((engine.picture_s for engine in engines.values()), default=0.0)

@@ -36,7 +36,7 @@ def test_what_streams_hold_of_packets_and_of_decoders_is_bounded(lines: dict[str
 
 
 def test_queues_and_the_disk_are_bounded(lines: dict[str, str]) -> None:
-    assert lines["decoding at once"].startswith("5 a worker, keyframes of files held decoded: one more; ")
+    assert lines["decoding at once"].startswith("5 a worker, keyframes of files held decoded: 5; ")
     assert lines["decoding at once"].endswith(f"waiting for the disk: {plan.RECORDS}")
     assert lines["outbox"] == "at most 2000 MB on disk; delivered events for at most 2 h"
     assert set(lines) == {

@@ -54,6 +54,22 @@ def test_no_more_keyframes_are_decoded_at_a_time_than_there_are_cores() -> None:
     assert inside.wait(20)
 
 
+def test_a_closer_look_leaves_the_spare_place_to_others() -> None:
+    turns, inside = Turns(2, Marks(board(2)), spare=1), threading.Event()
+
+    def look() -> None:
+        with turns.beside(1, lambda: True):
+            inside.set()
+
+    with turns.alone(2):
+        threading.Thread(target=look).start()
+        until(lambda: turns.waiting == 1)
+        with turns.alone(3):
+            assert turns.waiting == 1
+        assert not inside.wait(0.2)
+    assert inside.wait(20)
+
+
 def test_packets_of_a_closer_look_have_only_what_keyframes_and_scoring_leave_idle() -> None:
     turns, order = Turns(1, Marks(board(1))), list[str]()
 
