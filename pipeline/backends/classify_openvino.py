@@ -77,7 +77,7 @@ def open_classifier(
 
     :raises ModelError: weights missing or wrong, unreadable, or not what the manifest says."""
     weights = engines.weights(manifest)
-    precision = precision or _fastest(manifest)
+    precision = precision or fastest(manifest)
     first, again = precision.removesuffix(AGAIN), precision.endswith(AGAIN)
     margin = _margin(manifest, precision) if again else 0.0
     if first == "int8":
@@ -122,7 +122,8 @@ def _compiled(
     )
 
 
-def _fastest(manifest: Manifest) -> str:
+def fastest(manifest: Manifest) -> str:
+    """The precision that is taken where none is asked for."""
     native = available_precisions()
     if "int8" in native:
         if (right := _right(manifest)) is not None:
@@ -131,6 +132,12 @@ def _fastest(manifest: Manifest) -> str:
             about = {"engine": "openvino-int8", "built_for": why, "cure": _build(manifest)}
             structlog.get_logger().warning("engine.stale", model=manifest.name, **about)
     return f"bf16{AGAIN}" if "bf16" in native and "bf16" in manifest.tolerance else "f32"
+
+
+def untried(manifest: Manifest) -> str:
+    """The command that builds an int8 engine, which may be cheaper; "" where it was tried, or cannot be."""
+    possible = "int8" in available_precisions() and "int8" in manifest.tolerance
+    return _build(manifest) if possible and report(int8_key(manifest)) is None else ""
 
 
 def _right(manifest: Manifest) -> tuple[Path, str] | None:

@@ -4,7 +4,8 @@
 One that did its work well is kept for another keyframe of H.264 with the very same parameters: opening one,
 and memory that is touched anew, cost 1 ms next to the 15 to 40 ms of a 1080p keyframe. Nothing that one
 stream sent can leak into another's picture: it is flushed, and what flushing leaves in it (parameter sets)
-is what the other sends, byte by byte (``_like``). ``TURNS`` bounds how many are at work in the process.
+is what the other sends, byte by byte (``_like``). Only a crash in a context that another stream had
+corrupted unnoticed would be put down to the wrong one. ``TURNS`` bounds how many are at work in the process.
 ``decode`` keeps one context of the stream's own until ``flush``, ``reset``, ``close`` or damage frees it.
 
 What libavcodec notices of damage differs: H.264, MPEG-2 and MPEG-4 mark what they conceal, MJPEG raises when

@@ -107,7 +107,19 @@ def _models() -> "Iterator[Piece]":
             yield Piece(name, False, str(error))
         else:
             categories = ", ".join(manifest.categories)
-            yield Piece(name, True, f"{manifest.version}, {manifest.licence}, categories: {categories}")
+            about = f"{manifest.version}, {manifest.licence}, categories: {categories}"
+            yield Piece(name, True, about + _on_cpu(manifest))
+
+
+def _on_cpu(manifest: engines.Manifest) -> str:
+    """Which engine a CPU takes, and what might be cheaper."""
+    try:
+        from pipeline.backends import classify_openvino
+    except ImportError:  # said among the engines
+        return ""
+    untried = classify_openvino.untried(manifest)
+    hint = f"; int8 may take less, and is used if it decides alike: {untried}" if untried else ""
+    return f"; on a CPU openvino-{classify_openvino.fastest(manifest)}{hint}"
 
 
 def _protocols() -> "Iterator[Piece]":

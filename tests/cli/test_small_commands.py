@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from pipeline import status
+from pipeline.backends import classify_openvino
 from tests.cli.command import framewarden
 from tests.test_status import snapshot, stream
 
@@ -62,7 +63,10 @@ def test_check_exits_1_and_says_why_when_a_run_is_stale_or_was_never_there(tmp_p
     assert framewarden("status", cwd=tmp_path).code == 0
 
 
-def test_doctor_says_what_there_is_and_the_cure_for_what_there_is_not(tmp_path: Path) -> None:
+def test_doctor_says_what_there_is_and_the_cure_for_what_there_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no engine was built
     found = framewarden("doctor", "--json", cwd=tmp_path)
     assert found.code == 0
     report = json.loads(found.out)
@@ -85,6 +89,10 @@ def test_doctor_says_what_there_is_and_the_cure_for_what_there_is_not(tmp_path: 
     )
     srt = next(piece for piece in report["protocols"] if piece["name"] == "srt")
     assert srt["available"] or "pip install --no-binary av" in srt["reason"]
+    model = next(piece["reason"] for piece in report["models"] if piece["name"] == "open-nsfw")
+    hint = "engine build open-nsfw --engine openvino --precision int8"
+    assert "; on a CPU openvino-" in model
+    assert (hint in model) == ("int8" in classify_openvino.available_precisions())
     text = framewarden("doctor", cwd=tmp_path)
     assert text.code == 0
     assert text.out.startswith(f"device: {report['device']}: ")
