@@ -147,7 +147,7 @@ def test_what_a_decoder_remembers_of_a_packet(length: int) -> None:
     delimiter, filler = b"\x09\xf0", b"\x0c\xff\x80"
     assert left(IDR) == left(delimiter, message(1), message(5), IDR, filler, IDR) == b""
     assert left(SPS, PPS, IDR) == left(delimiter, SPS, PPS, message(6), IDR)
-    assert len({left(SPS, IDR), left(PPS, IDR), left(SPS, PPS, IDR), left(PPS, SPS, IDR)}) == 4
+    assert len({left(SPS, IDR), left(PPS, IDR), left(SPS, PPS, IDR), left(SPS, PPS, PPS, IDR)}) == 4
     assert left() is left(SPS) is None, "no picture"
     assert left(P) is left(IDR, P) is None, "no IDR: what is known of recovery points decides"
     assert left(IDR, PPS, IDR) is None, "the first slice was not meant to have it"
@@ -155,11 +155,17 @@ def test_what_a_decoder_remembers_of_a_packet(length: int) -> None:
     assert left(message(19), IDR) is None, "film grain is for pictures to come"
     assert left(b"\x06\x01\x03123" + message(147)[1:], IDR) is None, "the second of two messages"
     assert left(b"\x06\x01\x7f123\x80", IDR) is None, "a message longer than its unit"
+    assert left(b"\x06\xff\x80", IDR) is left(b"\x06\xff\xff\x80", IDR) is None, "one without its size"
+    assert left(b"\x06\x01\x04ab\0\0\3\x80", IDR) == b"", "0 0 3 stands for 0 0"
+    assert left(b"\x06\x05\x03\0\0\3\x05\x13\x00" + b"a" * 19 + b"\x80", IDR) is None, "film grain behind it"
+    assert left(PPS, SPS, IDR) is None, "whether the first is taken depends on what came before"
     assert left(*[filler] * 100, IDR) is None
 
 
-@pytest.mark.parametrize("data", [b"\0\0\0\x09\x65abc", b"\0\0\0\0\x65abc"])
-def test_a_packet_whose_lengths_are_wrong_is_like_no_other(data: bytes) -> None:
+@pytest.mark.parametrize(
+    "data", [b"\0\0\0\x09\x65abc", b"\0\0\0\0\x65abc", b"\0\0\0\x08\x0c\0\0\1\x68pps" + b"\0\0\0\4\x65abc"]
+)
+def test_a_packet_whose_lengths_are_wrong_or_hide_a_unit_is_like_no_other(data: bytes) -> None:
     assert annexb.remembered(data, 4) is None
 
 

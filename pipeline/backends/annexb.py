@@ -68,11 +68,14 @@ def remembered(data: bytes, length: int) -> bytes | None:
     ``length`` is that of a unit's length field, 0 for start codes.
 
     None when it leaves more, or that cannot be told: a picture that is no IDR (what is known of recovery
-    points), messages but for those that are forgotten, anything that comes after a slice, too much."""
+    points), messages but for those that are forgotten, parameter sets after a slice or out of order, units
+    within units, too much."""
     left, seen = list[bytes](), False
     for number, unit in enumerate(_units(data, length)):
         kind = unit[0] & 31 if unit else 0
         if number == _MANY or kind not in (_IDR, *_SETS, _SEI, *_PLAIN) or (seen and kind in _SETS):
+            return None
+        if kind == SPS and left and left[-1][0] & 31 != SPS:
             return None
         if kind in _SETS:
             left.append(unit)
@@ -82,7 +85,8 @@ def remembered(data: bytes, length: int) -> bytes | None:
     return b"\0\0\1".join(left) if seen else None  # which no unit holds
 
 
-_IDR, _SEI, _SETS, _PLAIN, _MANY = 5, 6, (7, 8), (9, 12), 64
+SPS = 7
+_IDR, _SEI, _SETS, _PLAIN, _MANY = 5, 6, (SPS, 8), (9, 12), 64
 """By type (ITU-T H.264, table 7-1): slices of an IDR picture, messages, parameter sets, delimiters and
 fillers; and more units than a packet has."""
 _MESSAGES = (0, 1, 4, 5, 6)
@@ -92,18 +96,21 @@ for x264's version, recovery point."""
 
 def _forgotten(unit: bytes) -> bool:
     """Whether this SEI unit has only such messages."""
-    at, end = 1, len(unit.rstrip(b"\0")) - 1  # where its last byte is, which ends it
-    while at < end:
+    body = unit.rstrip(b"\0").replace(b"\0\0\3", b"\0\0")[1:-1]  # without the byte that ends it
+    at = 0
+    while at < len(body):
         values = [0, 0]
         for place in range(2):
-            while at < end and unit[at] == 255:
+            while body[at : at + 1] == b"\xff":
                 values[place], at = values[place] + 255, at + 1
-            values[place], at = values[place] + unit[at], at + 1
+            if at >= len(body):
+                return False
+            values[place], at = values[place] + body[at], at + 1
         kind, size = values
-        if kind not in _MESSAGES or (kind == 5 and b"x264" in unit[at : at + size]):
+        if kind not in _MESSAGES or (kind == 5 and b"x264" in body[at : at + size]):
             return False
         at += size
-    return at == end
+    return at == len(body)
 
 
 def _units(data: bytes, length: int) -> Iterator[bytes]:
@@ -113,7 +120,8 @@ def _units(data: bytes, length: int) -> Iterator[bytes]:
         if length:
             size = int.from_bytes(data[at : at + length])
             start, at = at + length, at + length + size
-            yield data[start:at] if at <= len(data) else b""
+            unit = data[start:at] if at <= len(data) else b""
+            yield b"" if b"\0\0\1" in unit else unit  # libavcodec takes what follows for another
         else:
             start, at = at + 3, data.find(b"\0\0\1", at + 3)
             yield data[start : at if at >= 0 else len(data)]
@@ -134,6 +142,8 @@ def progressive(sps: bytes) -> bool:
 
     try:
         number()
+        if body[0] not in (*_PLAIN_PROFILES, *_HIGH):
+            return False
         if body[0] in _HIGH:
             if number() == 3:  # 4:4:4
                 at += 1
@@ -162,8 +172,8 @@ def progressive(sps: bytes) -> bool:
         return False
 
 
-_HIGH = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
-"""Profiles whose sets say more of colour and depth."""
+_PLAIN_PROFILES, _HIGH = (66, 77, 88), (100, 110, 122, 244, 44)
+"""Of single views. The sets of the latter say more of colour and depth."""
 
 
 def is_needed(codec: str, data: bytes) -> bool:

@@ -27,7 +27,7 @@ PRECISIONS = ("int8", "bf16", "f32")
 AGAIN = "+f32"
 """Of a precision's name: what it scores near a threshold is scored again in f32."""
 GRAPH = "model.onnx"
-INT8_RECIPE = "qdq-percentile-2"
+INT8_RECIPE = "qdq-percentile-3"
 """How ``engine_build`` quantizes; raised when it does so otherwise."""
 _ERRORS = (
     RuntimeError,
@@ -128,7 +128,7 @@ def fastest(manifest: Manifest) -> str:
     if "int8" in native:
         if (right := _right(manifest)) is not None:
             return right[1]
-        if why := stale(int8_key(manifest)):
+        if why := _stale(manifest):
             about = {"engine": "openvino-int8", "built_for": why, "cure": _build(manifest)}
             structlog.get_logger().warning("engine.stale", model=manifest.name, **about)
     return f"bf16{AGAIN}" if "bf16" in native and "bf16" in manifest.tolerance else "f32"
@@ -137,7 +137,17 @@ def fastest(manifest: Manifest) -> str:
 def untried(manifest: Manifest) -> str:
     """The command that builds an int8 engine, which may be cheaper; "" where it was tried, or cannot be."""
     possible = "int8" in available_precisions() and "int8" in manifest.tolerance
-    return _build(manifest) if possible and report(int8_key(manifest)) is None else ""
+    tried = report(int8_key(manifest)) is not None and not _stale(manifest)
+    return _build(manifest) if possible and not tried else ""
+
+
+def _stale(manifest: Manifest) -> str:
+    """What the int8 that was built here was built for, when that is not what is wanted now; else ""."""
+    key = int8_key(manifest)
+    found, wanted = report(key), manifest.tolerance.get("int8")
+    if found is not None and found.get("tolerance") != wanted:
+        return f"a tolerance of {found.get('tolerance')} instead of {wanted}"
+    return stale(key)
 
 
 def _right(manifest: Manifest) -> tuple[Path, str] | None:
@@ -175,10 +185,10 @@ def _kept(manifest: Manifest, precision: str) -> Path:
         )
     key = int8_key(manifest)
     found = "was not built here"
-    if report(key):
-        found = "was built here, but is not within the manifest's tolerance, or that has changed"
-    elif why := stale(key):
+    if why := _stale(manifest):
         found = f"was built here for {why}"
+    elif report(key):
+        found = "was built here, but is not within the manifest's tolerance"
     raise ModelError(f"model {manifest.name}: an int8 engine {found}: {_build(manifest)}")
 
 

@@ -46,7 +46,7 @@ _START_CODES = {"h264": "h264", "hevc": "hevc", "mpeg2video": "mpeg2video", "mpe
 USES = 250
 """Keyframes after which a context is opened anew: its memory for pictures grows with those that are out at a
 time, and is given back only so."""
-START, SPS = b"\0\0\1", 7
+START = b"\0\0\1"
 _SHARED = "h264"  # the codec of which it is known what a flushed context still remembers
 _STRICT = {"mjpeg": "explode", "mjpegb": "explode"}  # else a cut picture comes out grey and unmarked
 
@@ -296,18 +296,22 @@ class Contexts:
             self._busy += 1
             self._peak = max(self._peak, self._busy)
             at = next((at for at, one in enumerate(self._idle) if one.like == like), -1)
-            return self._idle.pop(at) if at >= 0 else None
+            if at < 0:  # one is opened: as many as before are to be held
+                self._trim()
+                return None
+            return self._idle.pop(at)
 
     def _given(self, kept: "_Kept | None") -> None:
         """Keep a context that did well; None: it did not."""
-        gone: list[_Kept] = []
         with self._lock:
             self._busy -= 1
             if kept is not None and kept.uses < USES:
                 self._idle.append(kept)
-            while len(self._idle) + self._busy > self._peak:
-                gone.append(self._idle.pop(0))
-        del gone  # freed here, where nobody waits for the lock
+            self._trim()
+
+    def _trim(self) -> None:
+        while self._idle and len(self._idle) + self._busy > self._peak:
+            self._idle.pop(0)
 
 
 _contexts = Contexts(TURNS)
@@ -334,7 +338,7 @@ def _like(parameters: Parameters, packet: Packet) -> _Like | None:
     if framing is None or left is None:
         return None
     sequences = [
-        unit for unit in (framing.sets + START + left).split(b"\0\0\1") if unit[:1] and unit[0] & 31 == SPS
+        unit for unit in (framing.sets + START + left).split(START) if unit[:1] and unit[0] & 31 == annexb.SPS
     ]
     return (parameters, left) if sequences and all(map(annexb.progressive, sequences)) else None
 

@@ -91,7 +91,8 @@ def quantized(model: Any, feeds: Feeds, *, symmetric: bool) -> Any:
 
 def _reading(model: Any) -> list[str]:
     """The first convolution that the picture comes to."""
-    reached = {model.graph.input[0].name}
+    given = {one.name for one in model.graph.initializer}
+    reached = {one.name for one in model.graph.input} - given
     for node in model.graph.node:
         if reached & set(node.input):
             if node.op_type == "Conv":
@@ -108,7 +109,7 @@ def _unstrided(model: Any) -> Any:
     shapes = {one.name: list(one.dims) for one in graph.graph.initializer}
     nodes, left = [], dict[tuple[str, tuple[int, ...]], str]()
     for number, node in enumerate(graph.graph.node):
-        node.name = node.name or f"{node.op_type}/{number}"
+        node.name = f"{node.name}/{number}"  # some have none, or that of another
         about = {one.name: one.ints for one in node.attribute}
         strides = about.get("strides", [])
         pointwise = node.op_type == "Conv" and set(shapes.get(node.input[1], [])[2:]) == {1}
