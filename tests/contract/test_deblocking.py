@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from pipeline import engines
 from pipeline.backends import registry
-from pipeline.backends.decode_software import UNFILTERED_WIDTH
 from pipeline.backends.encode_ffmpeg import write_clip
+from pipeline.backends.software_contexts import UNFILTERED_WIDTH
 from pipeline.flow.decode import Picture
 from pipeline.flow.frames import FramePool
 from samples.make_clips import GRAPHIC, NSFW, SAFETY_SEXUAL, card, pan

@@ -21,8 +21,9 @@ from av.bitstream import BitStreamFilterContext
 from av.filter import Graph
 from av.packet import PacketSideData
 
-from pipeline.backends.decode_software import TURNS, decoder_available, sniff
+from pipeline.backends.decode_software import decoder_available, sniff
 from pipeline.backends.registry import Device, open_decoder
+from pipeline.backends.software_contexts import TURNS
 from pipeline.errors import DecodeError, SourceUnsupported
 from pipeline.flow.decode import Decoder, Picture
 from pipeline.flow.pick import pictures

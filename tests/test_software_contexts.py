@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.backends import annexb, decode_software
-from pipeline.backends.decode_software import Contexts, Parameters
+from pipeline.backends import annexb, h264_state, software_contexts
+from pipeline.backends.software_contexts import Contexts, Parameters
 from pipeline.errors import DecodeError
 from pipeline.flow.source import Packet
 from tests.fixtures.media import Clips, demux
@@ -69,7 +69,7 @@ def test_a_keyframe_like_the_last_one_opens_no_context(
 def test_a_context_is_opened_anew_after_so_many_uses(
     clips: Clips, opened: list[Parameters], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_software, "USES", 3)
+    monkeypatch.setattr(software_contexts, "USES", 3)
     parameters, packets = keyframes(clips)
     contexts = Contexts(1)
     for _ in range(7):
@@ -142,7 +142,7 @@ def test_what_a_decoder_remembers_of_a_packet(length: int) -> None:
         return b"".join((len(unit).to_bytes(length) if length else b"\0\0\1") + unit for unit in units)
 
     def left(*units: bytes) -> bytes | None:
-        return annexb.remembered(packet(*units), length)
+        return h264_state.remembered(packet(*units), length)
 
     delimiter, filler = b"\x09\xf0", b"\x0c\xff\x80"
     assert left(IDR) == left(delimiter, message(1), message(5), IDR, filler, IDR) == b""
@@ -166,7 +166,7 @@ def test_what_a_decoder_remembers_of_a_packet(length: int) -> None:
     "data", [b"\0\0\0\x09\x65abc", b"\0\0\0\0\x65abc", b"\0\0\0\x08\x0c\0\0\1\x68pps" + b"\0\0\0\4\x65abc"]
 )
 def test_a_packet_whose_lengths_are_wrong_or_hide_a_unit_is_like_no_other(data: bytes) -> None:
-    assert annexb.remembered(data, 4) is None
+    assert h264_state.remembered(data, 4) is None
 
 
 @pytest.mark.parametrize(
@@ -184,5 +184,5 @@ def test_which_sequences_have_no_fields(clips: Clips, how: dict[str, object], on
     parameters, _ = keyframes(clips, **how)
     sets = annexb.Framing.of("h264", parameters.extradata).sets
     (sps,) = [unit for unit in sets.split(b"\0\0\1") if unit[:1] == b"\x67"]
-    assert annexb.progressive(sps) is only_frames
-    assert annexb.progressive(sps[:5]) is False
+    assert h264_state.progressive(sps) is only_frames
+    assert h264_state.progressive(sps[:5]) is False
