@@ -30,6 +30,7 @@ DIFFERS = {
     "runtime": "{was} (here: {now})",
     "target": "{was} (here: {now})",
     "recipe": "another recipe",
+    "tolerance": "a tolerance of {was} instead of {now}",
 }
 """What is said of an engine whose key differs from the wanted one."""
 
@@ -37,7 +38,8 @@ DIFFERS = {
 @dataclass(frozen=True, slots=True)
 class Key:
     """What an engine was built from and for. ``runtime`` is the engine's package and version, ``target`` the
-    processor, ``recipe`` how it was built, ``max_batch`` the greatest batch of its profile, 0 without one."""
+    processor, ``recipe`` how it was built, ``tolerance`` the worst difference
+    that its verdict accepts (None: none), ``max_batch`` the greatest batch of its profile, 0 without one."""
 
     model: str
     weights: str
@@ -47,6 +49,7 @@ class Key:
     runtime: str
     target: str
     recipe: str
+    tolerance: float | None
     max_batch: int = 0
 
     def folder(self) -> Path:
@@ -69,7 +72,16 @@ def key_of(
 ) -> Key:
     """The key of a model's engine."""
     return Key(
-        manifest.name, sha256, manifest.preprocess, engine, precision, runtime, target, recipe, max_batch
+        model=manifest.name,
+        weights=sha256,
+        preprocess=manifest.preprocess,
+        engine=engine,
+        precision=precision,
+        runtime=runtime,
+        target=target,
+        recipe=recipe,
+        tolerance=manifest.tolerance.get(precision),
+        max_batch=max_batch,
     )
 
 

@@ -6,10 +6,12 @@ server that repeats them before each slice of a keyframe (GStreamer's ``rtph264p
 also leaves the picture that follows in the last part."""
 
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import Any, TypeAlias
 
 import av
 
+from pipeline.backends.annexb import by_start_code
 from pipeline.errors import SourceError
 
 Data: TypeAlias = "av.Packet[Any]"
@@ -147,12 +149,7 @@ def _starts_anew(codec: str, data: bytes, start: int) -> bool:
 
 def _units(data: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
     """Where each unit's start code is, and the next one's."""
-    at = data.find(b"\0\0\1", start)
-    while 0 <= at < len(data) - 5:
-        after = data.find(b"\0\0\1", at + 3)
-        end = after if after >= 0 else len(data)
-        yield at, end
-        at = after
+    return takewhile(lambda unit: unit[0] < len(data) - 5, by_start_code(data, start))
 
 
 def _kind(codec: str, data: bytes, at: int) -> int:

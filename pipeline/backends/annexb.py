@@ -43,7 +43,7 @@ class Framing:
 
         :raises ValueError: a unit is longer than the packet."""
         if self.length:
-            data = b"".join(_by_length(data, self.length))
+            data = b"".join(START + unit for unit in by_length(data, self.length))
         if keyframe and self.sets and self.codec in ("h264", "hevc") and not sequence(self.codec, data):
             return self.sets + data
         return data
@@ -61,119 +61,6 @@ def sequence(codec: str, data: bytes) -> bytes:
     if codec == "vp9":
         return _vp9_size(data)
     return data[6:10] if codec == "vp8" and data[3:6] == b"\x9d\x01\x2a" else b""
-
-
-def remembered(data: bytes, length: int) -> bytes | None:
-    """What an H.264 packet leaves in a flushed decoder for what comes after it: its parameter sets.
-    ``length`` is that of a unit's length field, 0 for start codes.
-
-    None when it leaves more, or that cannot be told: a picture that is no IDR (what is known of recovery
-    points), messages but for those that are forgotten, parameter sets after a slice or out of order, units
-    within units, too much."""
-    left, seen = list[bytes](), False
-    for number, unit in enumerate(_units(data, length)):
-        kind = unit[0] & 31 if unit else 0
-        if number == _MANY or kind not in (_IDR, *_SETS, _SEI, *_PLAIN) or (seen and kind in _SETS):
-            return None
-        if kind == SPS and left and left[-1][0] & 31 != SPS:
-            return None
-        if kind in _SETS:
-            left.append(unit)
-        if kind == _SEI and not _forgotten(unit):
-            return None
-        seen = seen or kind == _IDR
-    return b"\0\0\1".join(left) if seen else None  # which no unit holds
-
-
-SPS = 7
-_IDR, _SEI, _SETS, _PLAIN, _MANY = 5, 6, (SPS, 8), (9, 12), 64
-"""By type (ITU-T H.264, table 7-1): slices of an IDR picture, messages, parameter sets, delimiters and
-fillers; and more units than a packet has."""
-_MESSAGES = (0, 1, 4, 5, 6)
-"""Messages that libavcodec forgets at the next picture: buffering period, timing, captions, user's data but
-for x264's version, recovery point."""
-
-
-def _forgotten(unit: bytes) -> bool:
-    """Whether this SEI unit has only such messages."""
-    body = unit.rstrip(b"\0").replace(b"\0\0\3", b"\0\0")[1:-1]  # without the byte that ends it
-    at = 0
-    while at < len(body):
-        values = [0, 0]
-        for place in range(2):
-            while body[at : at + 1] == b"\xff":
-                values[place], at = values[place] + 255, at + 1
-            if at >= len(body):
-                return False
-            values[place], at = values[place] + body[at], at + 1
-        kind, size = values
-        if kind not in _MESSAGES or (kind == 5 and b"x264" in body[at : at + size]):
-            return False
-        at += size
-    return at == len(body)
-
-
-def _units(data: bytes, length: int) -> Iterator[bytes]:
-    """The units of a packet; an empty one where its framing is wrong."""
-    at = 0 if length else data.find(b"\0\0\1")
-    while 0 <= at < len(data):
-        if length:
-            size = int.from_bytes(data[at : at + length])
-            start, at = at + length, at + length + size
-            unit = data[start:at] if at <= len(data) else b""
-            yield b"" if b"\0\0\1" in unit else unit  # libavcodec takes what follows for another
-        else:
-            start, at = at + 3, data.find(b"\0\0\1", at + 3)
-            yield data[start : at if at >= 0 else len(data)]
-
-
-def progressive(sps: bytes) -> bool:
-    """Whether an H.264 sequence parameter set (a unit, with its first byte) allows no fields (ITU-T H.264,
-    7.3.2.1.1). False also when it cannot be told: it is cut short, or has scaling lists."""
-    body = sps.replace(b"\0\0\3", b"\0\0")[1:]
-    bits = "".join(f"{byte:08b}" for byte in body[3:64])
-    at = 0
-
-    def number() -> int:
-        nonlocal at
-        zeros = bits.index("1", at) - at
-        at += 2 * zeros + 1
-        return int(bits[at - zeros - 1 : at] or "0", 2) - 1
-
-    try:
-        number()
-        if body[0] not in (*_PLAIN_PROFILES, *_HIGH):
-            return False
-        if body[0] in _HIGH:
-            if number() == 3:  # 4:4:4
-                at += 1
-            number()
-            number()
-            at += 1
-            if bits[at] == "1":
-                return False
-            at += 1
-        number()
-        kind = number()
-        if kind == 0:
-            number()
-        elif kind == 1:
-            at += 1
-            number()
-            number()
-            for _ in range(number()):
-                number()
-        number()
-        at += 1
-        number()
-        number()
-        return bits[at] == "1"
-    except (IndexError, ValueError):
-        return False
-
-
-_PLAIN_PROFILES, _HIGH = (66, 77, 88), (100, 110, 122, 244, 44)
-"""Of single views. The sets of the latter say more of colour and depth."""
 
 
 def is_needed(codec: str, data: bytes) -> bool:
@@ -244,15 +131,27 @@ def _headers(codec: str, data: bytes) -> Iterator[bytes]:
         at = end
 
 
-def _by_length(data: bytes, length: int) -> Iterator[bytes]:
+def by_length(data: bytes, length: int) -> Iterator[bytes]:
+    """The units of a packet that has their lengths, in fields of ``length`` bytes.
+
+    :raises ValueError: a unit is longer than the packet."""
     at = 0
     while at < len(data):
         size = int.from_bytes(data[at : at + length])
         at += length
         if size > len(data) - at:
             raise ValueError(f"a unit of {size} bytes in a packet with {max(0, len(data) - at)} bytes left")
-        yield START + data[at : at + size]
+        yield data[at : at + size]
         at += size
+
+
+def by_start_code(data: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Where the start code (of three bytes) of each unit is from ``start`` on, and where the next one's."""
+    at = data.find(b"\0\0\1", start)
+    while at >= 0:
+        after = data.find(b"\0\0\1", at + 3)
+        yield at, after if after >= 0 else len(data)
+        at = after
 
 
 def _units_of_avcc(record: bytes) -> Iterator[bytes]:

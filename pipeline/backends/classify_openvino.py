@@ -77,7 +77,10 @@ def open_classifier(
 
     :raises ModelError: weights missing or wrong, unreadable, or not what the manifest says."""
     weights = engines.weights(manifest)
-    precision = precision or fastest(manifest)
+    if precision is None:
+        precision = fastest(manifest)
+        if "int8" not in precision:
+            _tell_of_stale(manifest)
     first, again = precision.removesuffix(AGAIN), precision.endswith(AGAIN)
     margin = _margin(manifest, precision) if again else 0.0
     if first == "int8":
@@ -125,40 +128,29 @@ def _compiled(
 def fastest(manifest: Manifest) -> str:
     """The precision that is taken where none is asked for."""
     native = available_precisions()
-    if "int8" in native:
-        if (right := _right(manifest)) is not None:
-            return right[1]
-        if why := _stale(manifest):
-            about = {"engine": "openvino-int8", "built_for": why, "cure": _build(manifest)}
-            structlog.get_logger().warning("engine.stale", model=manifest.name, **about)
+    if "int8" in native and (right := _right(manifest)) is not None:
+        return right[1]
     return f"bf16{AGAIN}" if "bf16" in native and "bf16" in manifest.tolerance else "f32"
+
+
+def _tell_of_stale(manifest: Manifest) -> None:
+    """Log that an int8 which was built here no longer fits."""
+    if "int8" in available_precisions() and (why := stale(int8_key(manifest))):
+        about = {"engine": "openvino-int8", "built_for": why, "cure": _build(manifest)}
+        structlog.get_logger().warning("engine.stale", model=manifest.name, **about)
 
 
 def untried(manifest: Manifest) -> str:
     """The command that builds an int8 engine, which may be cheaper; "" where it was tried, or cannot be."""
     possible = "int8" in available_precisions() and "int8" in manifest.tolerance
-    tried = report(int8_key(manifest)) is not None and not _stale(manifest)
-    return _build(manifest) if possible and not tried else ""
-
-
-def _stale(manifest: Manifest) -> str:
-    """What the int8 that was built here was built for, when that is not what is wanted now; else ""."""
-    key = int8_key(manifest)
-    found, wanted = report(key), manifest.tolerance.get("int8")
-    if found is not None and found.get("tolerance") != wanted:
-        return f"a tolerance of {found.get('tolerance')} instead of {wanted}"
-    return stale(key)
+    return _build(manifest) if possible and report(int8_key(manifest)) is None else ""
 
 
 def _right(manifest: Manifest) -> tuple[Path, str] | None:
-    """The graph that was built here and found right, and as which precision: ``int8``, or ``int8+f32``.
-    It was so for the tolerance of that time, which is also the margin, and holds for no other."""
+    """The graph that was built here and found right, and as which precision: ``int8``, or ``int8+f32``."""
     key = int8_key(manifest)
-    found, graph = report(key) or {}, accepted(key, GRAPH)
-    precision = str(found.get("engine", "")).rpartition("-")[2]
-    if graph is None or found.get("tolerance") != manifest.tolerance.get("int8"):
-        return None
-    return (graph, precision) if precision in ("int8", f"int8{AGAIN}") else None
+    graph, precision = accepted(key, GRAPH), str((report(key) or {}).get("engine")).rpartition("-")[2]
+    return (graph, precision) if graph is not None and precision in ("int8", f"int8{AGAIN}") else None
 
 
 def _margin(manifest: Manifest, precision: str) -> float:
@@ -166,7 +158,8 @@ def _margin(manifest: Manifest, precision: str) -> float:
     first = precision.removesuffix(AGAIN)
     if first in manifest.tolerance:
         return manifest.tolerance[first]
-    see = _build(manifest) if first == "int8" else _verify(manifest, first)
+    verify = f"framewarden engine verify {manifest.name} --engine openvino-{first}"
+    see = _build(manifest) if first == "int8" else verify
     raise ModelError(
         f"model {manifest.name}: tolerance.{first}: is missing; with {precision}, what is so near to a "
         f"threshold is scored again; to see the worst difference: {see}"
@@ -185,15 +178,11 @@ def _kept(manifest: Manifest, precision: str) -> Path:
         )
     key = int8_key(manifest)
     found = "was not built here"
-    if why := _stale(manifest):
-        found = f"was built here for {why}"
-    elif report(key):
+    if report(key):
         found = "was built here, but is not within the manifest's tolerance"
+    elif why := stale(key):
+        found = f"was built here for {why}"
     raise ModelError(f"model {manifest.name}: an int8 engine {found}: {_build(manifest)}")
-
-
-def _verify(manifest: Manifest, precision: str) -> str:
-    return f"framewarden engine verify {manifest.name} --engine openvino-{precision}"
 
 
 def _build(manifest: Manifest) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 
-from pipeline.backends.decode_software import Parameters
+from pipeline.backends.software_contexts import Parameters
 from pipeline.flow.decode import Picture
 
 OVER_TCP = {"rtsp_transport": "tcp"}

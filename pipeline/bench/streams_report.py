@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.backends.decode_software import UNFILTERED_WIDTH
+from pipeline.backends.software_contexts import UNFILTERED_WIDTH
 from pipeline.bench import files, films, judge, service
 from pipeline.bench.judge import UNSURE_MB, Finding
 from pipeline.bench.machine import cores

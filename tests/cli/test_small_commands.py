@@ -2,14 +2,16 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
-from pipeline import status
+from pipeline import engine_cache, engines, status
 from pipeline.backends import classify_openvino
+from pipeline.engines import Verification
 from tests.cli.command import framewarden
 from tests.test_status import snapshot, stream
 
@@ -97,6 +99,18 @@ def test_doctor_says_what_there_is_and_the_cure_for_what_there_is_not(
     assert text.code == 0
     assert text.out.startswith(f"device: {report['device']}: ")
     assert "decoders: h264: yes: in software" in text.out
+
+
+def test_doctor_prints_clean_json_where_an_engine_no_longer_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    older = replace(classify_openvino.int8_key(engines.load_manifest("open-nsfw")), runtime="openvino 1")
+    right = Verification("open-nsfw", "openvino-int8", "onnxruntime-f32", 1000, 0.3, 1.0, 0.0, 0.0, 0.1)
+    engine_cache.keep(older, {classify_openvino.GRAPH: b"built"}, right, {})
+    found = framewarden("doctor", "--json", cwd=tmp_path)
+    model = next(piece for piece in json.loads(found.out)["models"] if piece["name"] == "open-nsfw")
+    assert "; on a CPU openvino-" in model["reason"]
 
 
 def test_engine_list_and_fetch_show_licences_and_check_weights(tmp_path: Path) -> None:
