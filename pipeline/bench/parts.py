@@ -28,6 +28,7 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.flow.classify import Classifier
 from pipeline.flow.decode import Picture
 from pipeline.flow.frames import InputSpec
+from pipeline.log import configure
 
 KEPT = 8  # pictures of 3 MB each that are converted again and again
 CONVERSIONS = 64
@@ -193,4 +194,5 @@ def _engine(model: str, engine: str, threads: str, batches: str) -> dict[str, An
 
 
 if __name__ == "__main__":
+    configure()  # a log line, as of an engine that no longer fits, is no part of the JSON
     print(json.dumps(_main(*sys.argv[1:])))
