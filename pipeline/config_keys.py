@@ -87,8 +87,8 @@ class Batch(_Part):
     max_size: Annotated[Whole, Field(ge=1, le=256)] = 16
     """Pictures scored at once, at most."""
     max_wait_ms: Annotated[Number, Field(ge=0, le=10_000)] = 50
-    """How long a picture waits for others, in milliseconds; not at all on an engine that scores them side by
-    side (OpenVINO)."""
+    """How long a live picture waits for others, in milliseconds; on an engine that scores them two by two
+    (OpenVINO), for one other."""
     stale_s: Annotated[Number, Field(gt=0)] = 2.0
     """A live picture that has waited longer is dropped and counted; a file's never."""
 

@@ -1,7 +1,5 @@
 """Contexts that decode keyframes of many streams, one after the other, as if each had one of its own."""
 
-from dataclasses import replace
-
 import av
 import numpy as np
 import pytest
@@ -96,7 +94,7 @@ def test_parameter_sets_of_one_stream_do_not_serve_another(clips: Clips) -> None
     contexts.alone(parameters, packets[1])
     data = bytes(packets[2].data)
     slices = data[data.index(b"\0\0\1\x65") :]
-    bare = replace(packets[2], data=av.Packet(slices))
+    bare = packets[2]._replace(data=av.Packet(slices))
     without = Parameters("h264")
     with pytest.raises(DecodeError):
         Contexts(1).alone(without, bare)
@@ -112,7 +110,7 @@ def test_a_context_that_met_damage_is_not_used_again(clips: Clips, opened: list[
     data = bytearray(bytes(packets[2].data))
     data[len(data) // 3 :] = bytes(len(data) - len(data) // 3)
     try:
-        broken = contexts.alone(parameters, replace(packets[2], data=av.Packet(bytes(data))))
+        broken = contexts.alone(parameters, packets[2]._replace(data=av.Packet(bytes(data))))
         assert broken[0].is_corrupt
     except DecodeError:
         pass
@@ -142,7 +140,7 @@ def test_what_a_decoder_remembers_of_a_packet(length: int) -> None:
         return b"".join((len(unit).to_bytes(length) if length else b"\0\0\1") + unit for unit in units)
 
     def left(*units: bytes) -> bytes | None:
-        return h264_state.remembered(packet(*units), length)
+        return h264_state.remembered(memoryview(packet(*units)), length)
 
     delimiter, filler = b"\x09\xf0", b"\x0c\xff\x80"
     assert left(IDR) == left(delimiter, message(1), message(5), IDR, filler, IDR) == b""
@@ -166,7 +164,7 @@ def test_what_a_decoder_remembers_of_a_packet(length: int) -> None:
     "data", [b"\0\0\0\x09\x65abc", b"\0\0\0\0\x65abc", b"\0\0\0\x08\x0c\0\0\1\x68pps" + b"\0\0\0\4\x65abc"]
 )
 def test_a_packet_whose_lengths_are_wrong_or_hide_a_unit_is_like_no_other(data: bytes) -> None:
-    assert h264_state.remembered(data, 4) is None
+    assert h264_state.remembered(memoryview(data), 4) is None
 
 
 @pytest.mark.parametrize(

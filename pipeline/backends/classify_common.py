@@ -1,5 +1,6 @@
 """What every classifier in host memory does around its engine: checks, batches, activation, categories."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
@@ -24,15 +25,17 @@ class Reading:
         self._manifest = manifest
         self._activate = _ACTIVATIONS[manifest.activation]
         self._columns = [
-            [manifest.labels.index(label) for label in labels] for labels in manifest.categories.values()
+            manifest.labels.index(label) for labels in manifest.categories.values() for label in labels
         ]
+        sizes = [len(labels) for labels in manifest.categories.values()]
+        self._starts = [sum(sizes[:category]) for category in range(len(sizes))]
 
     def scores(self, raw: NDArray[np.float32], engine: str) -> Scores:
         """(n, labels) to (n, categories). :raises BackendError: it is not 0..1."""
         by_label = self._activate(raw)
         if (wrong := _not_scores(by_label)) is not None:
             raise BackendError(f"{self._manifest.name} on {engine} gave {wrong}, which is no score of 0..1")
-        scores = np.stack([by_label[:, columns].max(axis=1) for columns in self._columns], axis=1)
+        scores = np.maximum.reduceat(by_label[:, self._columns], self._starts, axis=1)
         return np.asarray(np.clip(scores, 0.0, 1.0), np.float32)
 
     def check(self, raw: NDArray[np.float32]) -> None:
@@ -171,9 +174,9 @@ def plain_pictures(manifest: Manifest) -> NDArray[np.float32]:
 
 def _not_scores(values: NDArray[np.float32]) -> str | None:
     """The worst value when some are not 0..1, as text."""
-    if not np.isfinite(values).all():
+    low, high = float(values.min()), float(values.max())  # NaN if there is one
+    if not (math.isfinite(low) and math.isfinite(high)):
         return "a value that is not finite"
-    low, high = float(values.min()), float(values.max())
     if low < -SLACK:
         return f"{low:.4g}"
     return f"{high:.4g}" if high > 1 + SLACK else None

@@ -3,11 +3,12 @@
 A context of libavcodec may decode a keyframe of another stream only where nothing of the one is left."""
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
-from pipeline.backends.annexb import by_length, by_start_code
+from pipeline.backends.annexb import START_CODE, by_length, by_start_code
 
 
-def remembered(data: bytes, length: int) -> bytes | None:
+def remembered(data: memoryview, length: int) -> bytes | None:
     """What an H.264 packet leaves in a flushed decoder for what comes after it: its parameter sets.
     ``length`` is that of a unit's length field, 0 for start codes.
 
@@ -20,7 +21,7 @@ def remembered(data: bytes, length: int) -> bytes | None:
         return None
 
 
-def _left(units: Iterable[bytes]) -> bytes | None:
+def _left(units: Iterable[memoryview]) -> bytes | None:
     left, seen = list[bytes](), False
     for number, unit in enumerate(units):
         kind = unit[0] & 31 if unit else 0
@@ -29,8 +30,8 @@ def _left(units: Iterable[bytes]) -> bytes | None:
         if kind == SPS and left and left[-1][0] & 31 != SPS:
             return None
         if kind in _SETS:
-            left.append(unit)
-        if kind == _SEI and not _forgotten(unit):
+            left.append(bytes(unit))
+        if kind == _SEI and not _forgotten(bytes(unit)):
             return None
         seen = seen or kind == _IDR
     return b"\0\0\1".join(left) if seen else None  # which no unit holds
@@ -64,18 +65,20 @@ def _forgotten(unit: bytes) -> bool:
     return at == len(body)
 
 
-def _units(data: bytes, length: int) -> Iterator[bytes]:
+def _units(data: memoryview, length: int) -> Iterator[memoryview]:
     """The units of a packet; an empty one where another hides in it, which libavcodec would find.
 
     :raises ValueError: its framing is wrong."""
     if not length:
         return (data[at + 3 : end] for at, end in by_start_code(data))
-    return (b"" if b"\0\0\1" in unit else unit for unit in by_length(data, length))
+    return (data[:0] if START_CODE.search(unit) else unit for unit in by_length(data, length))
 
 
+@lru_cache(maxsize=512)
 def progressive(sps: bytes) -> bool:
     """Whether an H.264 sequence parameter set (a unit, with its first byte) allows no fields (ITU-T H.264,
-    7.3.2.1.1). False also when it cannot be told: it is cut short, or has scaling lists."""
+    7.3.2.1.1); its first 128 bytes are enough. False also when it cannot be told: it is cut short, or has
+    scaling lists."""
     body = sps.replace(b"\0\0\3", b"\0\0")[1:]
     bits = "".join(f"{byte:08b}" for byte in body[3:64])
     at = 0

@@ -163,7 +163,7 @@ def _like(parameters: Parameters, packet: Packet) -> _Like | None:
     if parameters.codec != _SHARED:
         return None
     framing = _framing(parameters.extradata)
-    left = h264_state.remembered(bytes(packet.data), framing.length) if framing is not None else None
+    left = h264_state.remembered(memoryview(packet.data), framing.length) if framing is not None else None
     if framing is None or left is None:
         return None
     sequences = [
@@ -171,7 +171,11 @@ def _like(parameters: Parameters, packet: Packet) -> _Like | None:
         for unit in (framing.sets + START + left).split(START)
         if unit[:1] and unit[0] & 31 == h264_state.SPS
     ]
-    return (parameters, left) if sequences and all(map(h264_state.progressive, sequences)) else None
+    return (
+        (parameters, left)
+        if sequences and all(h264_state.progressive(unit[:128]) for unit in sequences)
+        else None
+    )
 
 
 @lru_cache(maxsize=512)

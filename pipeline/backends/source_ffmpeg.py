@@ -213,23 +213,25 @@ class FfmpegSource:
         if self._parsed():
             packets = whole_pictures(packets, self.info.codec, self._settings.limits.packet_bytes)
         for packet in packets:
-            time_s = self._clock.time_s(packet.pts, packet.dts, packet.is_keyframe)
-            if self._epoch_pts is None and time_s is not None:
-                self._epoch_pts = packet.pts if packet.pts is not None else packet.dts or 0
+            pts, dts, keyframe, size = packet.pts, packet.dts, packet.is_keyframe, packet.size
+            time_s = self._clock.time_s(pts, dts, keyframe)
             if time_s is None:
                 continue
-            self._bound(packet.size)
+            if self._epoch_pts is None:
+                self._epoch_pts = pts if pts is not None else dts or 0
+            decode_s = self._clock.decode_s
+            self._bound(size, decode_s)
             self._tag += 1
             yield Packet(
-                time_s=time_s,
-                keyframe=packet.is_keyframe,
-                size=packet.size,
-                arrived=self._arrival(),
-                pts=self._tag,
-                disposable=packet.is_disposable,
-                damaged=packet.is_corrupt,
-                data=packet,
-                parameters_changed=packet.has_sidedata("new_extradata"),
+                time_s,
+                keyframe,
+                size,
+                self._arrival(decode_s),
+                self._tag,
+                packet.is_disposable,
+                packet.is_corrupt,
+                packet,
+                packet.has_sidedata("new_extradata"),
             )
 
     def _parsed(self) -> bool:
@@ -238,11 +240,11 @@ class FfmpegSource:
         extradata = bytes(self._stream.codec_context.extradata or b"")
         return self.info.codec in ("h264", "hevc") and extradata[:1] != b"\1"
 
-    def _bound(self, size: int) -> None:
-        """Judge the packet just read.
+    def _bound(self, size: int, decode_s: float) -> None:
+        """Judge the packet just read, which is to be decoded at ``decode_s``.
 
         :raises SourceUnsupported: it is too large, or one too many in its second."""
-        limits, second = self._settings.limits, math.floor(self._clock.decode_s)
+        limits, second = self._settings.limits, math.floor(decode_s)
         self._in_second = self._in_second + 1 if second == self._second else 1
         self._second = second
         if size > limits.packet_bytes:
@@ -256,14 +258,15 @@ class FfmpegSource:
                 f"({limits.frame_rate:g})"
             )
 
-    def _arrival(self) -> float:
-        """When the packet just read counts as arrived: now, or when it is due."""
+    def _arrival(self, decode_s: float) -> float:
+        """When the packet just read, to be decoded at ``decode_s``, counts as arrived: now, or when it is
+        due."""
         now = self._monotonic()
         if self._settings.pace == "asap":
             return now
         if self._started is None:
-            self._started = now - self._clock.decode_s
-        return self._started + self._clock.decode_s
+            self._started = now - decode_s
+        return self._started + decode_s
 
     def _typed(self, error: Exception) -> SourceError:
         """A vendor's error as ours."""

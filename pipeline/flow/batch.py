@@ -12,8 +12,8 @@ from pipeline.flow.frames import Frame
 
 @dataclass(frozen=True, slots=True)
 class BatchRules:
-    """A batch holds at most ``max_size`` frames; a live one waits at most ``max_wait_s`` for company, a
-    file's ``file_wait_s``: its reader waits for the decision, so hardly more would come.
+    """A batch holds at most ``max_size`` frames; a live one waits at most ``max_wait_s`` until ``enough`` are
+    there, a file's ``file_wait_s``: its reader waits for the decision, so hardly more would come.
 
     A live frame is not scored any more when it arrived over ``stale_s`` seconds ago."""
 
@@ -21,10 +21,14 @@ class BatchRules:
     max_wait_s: float = 0.05
     file_wait_s: float = 0.15
     stale_s: float = 2.0
+    enough: int | None = None
+    """None: as many as a batch holds."""
 
     def __post_init__(self) -> None:
         if self.max_size < 1:
             raise ConfigError(f"batch: max_size: {self.max_size}: at least 1 is needed")
+        if self.enough is not None and self.enough < 1:
+            raise ConfigError(f"batch: enough: {self.enough}: at least 1 is needed")
         if not self.max_wait_s >= 0.0:
             raise ConfigError(f"batch: max_wait_s: {self.max_wait_s}: 0 or more seconds are needed")
         if not self.stale_s > 0.0:
@@ -105,7 +109,7 @@ class _Queue:
 
 
 class Batcher:
-    """Collects the frames of one model into batches: full or due, fair, nothing lost.
+    """Collects the frames of one model into batches: of enough or due, fair, nothing lost.
 
     No thread and no clock: ``now`` is monotonic seconds, handed in by the one caller.
 
@@ -132,10 +136,11 @@ class Batcher:
         queue.put(_Waiting(self._number, frame.arrived if now is None else now, frame))
 
     def due(self, now: float) -> float | None:
-        """Seconds until a batch is to be taken: 0 when it is full or overdue; None when none waits."""
+        """Seconds until a batch is to be taken: 0 when enough wait or one waited too long; None: none
+        waits."""
         if not len(self):
             return None
-        if len(self) >= self.rules.max_size:
+        if len(self) >= min(self.rules.enough or self.rules.max_size, self.rules.max_size):
             return 0.0
         waits = ((self._live, self.rules.max_wait_s), (self._file, self.rules.file_wait_s))
         return max(0.0, min(line[0].since + s for queue, s in waits for line in queue.lines.values()) - now)

@@ -34,9 +34,9 @@ class Classifier(Protocol):
     one that is not takes more care near them. They may be set anew while it scores: the next batch has
     them.
 
-    Where pictures are scored ``side_by_side``, each by a thread of its own, a picture gains nothing from
-    company, and each thread enters ``turn`` for each picture. Others share a batch among their threads or
-    have it on a GPU, and never enter it."""
+    Where pictures are scored ``side_by_side``, one or two by a thread of its own, a picture gains nothing
+    from more company than that, and each thread enters ``turn`` for what it scores at once. Others share a
+    batch among their threads or have it on a GPU, and never enter it."""
 
     info: ModelInfo
     spec: InputSpec

@@ -28,6 +28,7 @@ class StreamClock:
         self, time_base: Fraction, frame_rate: Fraction | None, wrap_bits: int = 33, *, bridge: bool = True
     ) -> None:
         self._time_base = time_base
+        self._numerator, self._denominator = time_base.numerator, time_base.denominator
         self._bridge_ticks = self._ticks(BRIDGE_S)
         self._reorder_ticks = self._ticks(REORDER_S)
         self._period = 1 << wrap_bits if wrap_bits else 0
@@ -123,4 +124,4 @@ class StreamClock:
         return max(1, round(seconds / self._time_base)) if seconds > 0 else 0
 
     def _seconds(self, ticks: int) -> float:
-        return (ticks - (self._epoch or 0)) * self._time_base.numerator / self._time_base.denominator
+        return (ticks - (self._epoch or 0)) * self._numerator / self._denominator

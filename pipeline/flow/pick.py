@@ -18,8 +18,12 @@ def pictures(
     surface is 3 MB).
 
     :raises DecodeError: after all orders of this packet, if one of them failed; the stream goes on."""
+    orders = sampler.take(packet, last=last)
+    return _carried_out(deque(orders), sampler, decoder) if orders else iter(())
+
+
+def _carried_out(orders: deque[Order], sampler: Sampler, decoder: Decoder) -> Iterator[Picture]:
     failure: DecodeError | None = None
-    orders = deque(sampler.take(packet, last=last))
     while orders:
         order = orders.popleft()
         try:

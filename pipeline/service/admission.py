@@ -129,7 +129,7 @@ class Turns:
         return self._marks.decoding(number)
 
     def scoring(self) -> AbstractContextManager[None]:
-        """The turn of a picture that is scored on one core."""
+        """The turn of one or two pictures that are scored on one core."""
         return self._cores.place(-math.inf)
 
     @contextmanager

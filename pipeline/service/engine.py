@@ -27,7 +27,7 @@ PACE = 0.2
 
 class Engine:
     """One model in a worker: its pool, its batcher, its classifier. ``turn`` is what a thread enters that
-    scores a picture on one core."""
+    scores on one core."""
 
     def __init__(self, name: str, plan: WorkerPlan, turn: Turn = nullcontext) -> None:
         self.name = name
@@ -110,11 +110,12 @@ class Engine:
         return classifier, made_of
 
     def _rules(self, classifier: Classifier) -> BatchRules:
-        """How this classifier's batches are made: no picture waits for company that it gains nothing from."""
+        """How this classifier's batches are made: no picture waits for more company than it gains from."""
         rules = self._plan.config.batch
+        max_wait_s = rules.max_wait_ms / 1e3
         if classifier.side_by_side:
-            return BatchRules(rules.max_size, max_wait_s=0.0, file_wait_s=0.0, stale_s=rules.stale_s)
-        return BatchRules(rules.max_size, max_wait_s=rules.max_wait_ms / 1e3, stale_s=rules.stale_s)
+            return BatchRules(rules.max_size, max_wait_s, file_wait_s=0.0, stale_s=rules.stale_s, enough=2)
+        return BatchRules(rules.max_size, max_wait_s, stale_s=rules.stale_s)
 
     def _measured(self) -> float:
         """CPU seconds that a picture takes on this engine, measured on a grey one; the worker is idle as

@@ -20,7 +20,7 @@ from pipeline.service.recorder import Recorder
 from pipeline.service.report import Recording
 from pipeline.service.stream import StreamScreen
 
-LOOK_S = 0.5
+LOOK_S = 1.0
 """How often the streams' rows of the status are made."""
 TURN_S = 0.25
 """How often every stream takes its turn; one with a new message or score does so at once."""

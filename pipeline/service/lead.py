@@ -58,6 +58,8 @@ class Lead:
 
     def next_look(self) -> Look | None:
         """The next look that was asked for, if any; does not wait."""
+        if not self._looks:  # asked for each packet: no lock for that
+            return None
         with self._changed:
             return self._looks.popleft() if self._looks else None
 

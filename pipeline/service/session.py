@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count
+from itertools import count, repeat
 
 from pipeline.errors import DecodeError, NoTurn, SourceNoRoom
 from pipeline.flow.coverage import Cause
@@ -131,6 +131,8 @@ class Session:
             self._broken = True
             raise
         finally:
+            if self._packets:
+                self._note_decoding()
             for started, *_ in self._looks:
                 end(started)
         reason: EndReason = "shutdown" if desk.stop.is_set() else "end_of_stream"
@@ -140,7 +142,7 @@ class Session:
     def _arriving(self) -> Iterator[tuple[Packet, bool]]:
         """The packets to screen, each with whether it is the last one."""
         if self._desk.live:
-            return ((packet, False) for packet in self._source)
+            return zip(self._source, repeat(False))
         return self._skim.packets(self._resumed_s) if self._skim is not None else with_last(self._source)
 
     def _too_few(self) -> bool:
@@ -151,11 +153,14 @@ class Session:
 
     def _note(self, packet: Packet) -> None:
         position, sampler = self._desk.position, self._sampler
-        position.time_s = max(position.time_s, packet.time_s)
+        if packet.time_s > position.time_s:
+            position.time_s = packet.time_s
         position.packets += 1
         self._packets += 1
         if position.gap_s != sampler.gap_s:
             sampler.stretch(position.gap_s)
+        if packet.keyframe or not sampler.plan == position.plan == "keyframes":
+            self._note_decoding()
         if packet.keyframe:
             self._behind_s(packet)  # known before it is watched
             position.gop_s, position.held_bytes = sampler.gop_s, self._ring.held_bytes
@@ -163,9 +168,12 @@ class Session:
                 sampler.audits = self._desk.budget.audits
                 position.unaudited += sampler.audits_refused
                 sampler.audits_refused = 0
-        position.plan, position.why, position.damaged = sampler.plan, sampler.why, self._decoder.damaged
         if self._desk.live and position.packets % CLOCK_PACKETS == 0:
             position.sender_s = self._source.sender_time()
+
+    def _note_decoding(self) -> None:
+        position, sampler = self._desk.position, self._sampler
+        position.plan, position.why, position.damaged = sampler.plan, sampler.why, self._decoder.damaged
 
     def _screen(self, packet: Packet, last: bool) -> None:
         """Decode what the sampler wants of this packet. No picture outlives the call: a surface is 3 MB."""

@@ -9,7 +9,6 @@ from collections import abc
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 
@@ -152,7 +151,7 @@ class Fetching:
                 f"the file's index names a keyframe at {packet.time_s:.3f} s, but there is none"
             )
         self.changed = self.changed or real.parameters_changed
-        return replace(real, pts=packet.pts)
+        return real._replace(pts=packet.pts)
 
 
 class Skim:

@@ -19,14 +19,14 @@ from pipeline.service.report import context_of
 from pipeline.service.supervisor import Supervisor
 
 WRITE_S = 2.0
-SHOW_S = 0.5
+SHOW_S = 1.0
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 log = structlog.get_logger(__name__)
 
 
 class Snapshot:
-    """Built on each ``tick``: shown twice a second, written to ``state_dir`` every 2 s (without a publisher:
+    """Built on each ``tick``: shown once a second, written to ``state_dir`` every 2 s (without a publisher:
     never)."""
 
     def __init__(

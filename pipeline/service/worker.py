@@ -37,7 +37,7 @@ from pipeline.service.retry import HostGate
 from pipeline.service.session import Desk, Position
 from pipeline.service.stream import StreamScreen
 
-HEARTBEAT_S = 0.5
+HEARTBEAT_S = 1.0
 FILE_LEAD = 6
 """Samples that a file's reader may be ahead of what was decided about them."""
 TURN, SCORING = 0.5, 0.4

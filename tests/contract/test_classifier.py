@@ -190,7 +190,9 @@ def test_where_pictures_are_scored_side_by_side_each_has_a_turn_and_elsewhere_no
     finally:
         classifier.turn = before
     if classifier.side_by_side:
-        assert begun >= len(frames)  # more where some are scored again
+        assert begun >= len(frames) / 2  # more where some are scored again
+        if "+" not in classifier.info.engine:
+            assert begun < len(frames)  # one for two pictures
         assert most == THREADS
         assert at_once == 0
     else:

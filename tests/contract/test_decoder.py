@@ -163,7 +163,7 @@ def spoilt(packet: Packet, how: str) -> Packet:
     data = av.Packet(bytes(body))
     data.pts, data.dts, data.time_base = packet.data.pts, packet.data.dts, packet.data.time_base
     data.is_keyframe = packet.keyframe
-    return replace(packet, data=data)
+    return packet._replace(data=data)
 
 
 def test_pictures_come_out_in_presentation_order_each_once_with_its_packets_time(
@@ -339,8 +339,8 @@ def test_a_packet_that_the_source_marks_damaged_is_refused(opened: Open, clips: 
     info, packets = demux(clips())
     decoder = opened(info)
     with pytest.raises(DecodeError, match="source lost a part"):
-        decoder.still(replace(packets[0], damaged=True))
-    assert feed_all(decoder, [packets[0], replace(packets[1], damaged=True), packets[2]])[-1].time_s == 0.0
+        decoder.still(packets[0]._replace(damaged=True))
+    assert feed_all(decoder, [packets[0], packets[1]._replace(damaged=True), packets[2]])[-1].time_s == 0.0
 
 
 def test_noise_never_raises_anything_but_a_decode_error(opened: Open, device: Device, clips: Clips) -> None:
@@ -354,7 +354,7 @@ def test_noise_never_raises_anything_but_a_decode_error(opened: Open, device: De
             body = bytearray(bytes(packet.data))
             for _ in range(6):
                 body[chance.randrange(len(body))] ^= chance.randrange(1, 256)
-            noisy = replace(packet, data=av.Packet(bytes(body)))
+            noisy = packet._replace(data=av.Packet(bytes(body)))
             with suppress(DecodeError):
                 list(decoder.decode(noisy))
             with suppress(DecodeError):
@@ -418,7 +418,7 @@ def test_new_parameters_that_come_with_a_packet_are_used(opened: Open, clips: Cl
     other_info, others = demux(clips(width=192, height=160))
     assert info.codec_parameters.extradata != other_info.codec_parameters.extradata
     carrier = _with_new_extradata(others[0].data, other_info.codec_parameters.extradata)
-    changed = [replace(others[0], data=carrier, parameters_changed=True), *others[1:]]
+    changed = [others[0]._replace(data=carrier, parameters_changed=True), *others[1:]]
     found = feed_all(opened(info), _timed([*packets, *changed]))
     assert [(p.width, p.height) for p in found] == [(128, 96)] * 48 + [(192, 160)] * 48
     decoder = opened(info)
@@ -437,7 +437,7 @@ def test_the_rotation_is_the_containers_or_what_the_stream_itself_says(opened: O
         counter_clockwise = "h264_metadata=display_orientation=insert:rotate=90"
         turn = BitStreamFilterContext(counter_clockwise, container.streams.video[0])
         data = [out for each in container.demux(video=0) if each.size for out in turn.filter(each)]
-    turned = opened(info).still(replace(packets[0], data=data[0]))
+    turned = opened(info).still(packets[0]._replace(data=data[0]))
     assert turned is not None
     assert turned.rotation == 270
 
@@ -601,7 +601,7 @@ def _timed(packets: list[Packet]) -> list[Packet]:
         if packet.time_s + shift < end - 0.5:
             shift = end + 1 / 24 - packet.time_s
         end = max(end, packet.time_s + shift)
-        found.append(replace(packet, time_s=packet.time_s + shift, pts=5000 + number))
+        found.append(packet._replace(time_s=packet.time_s + shift, pts=5000 + number))
     return found
 
 

@@ -80,6 +80,16 @@ def test_a_full_batch_is_due_at_once() -> None:
     assert bench.batcher.due(10.0) == 0.0
 
 
+def test_a_batch_is_due_when_enough_frames_wait_and_takes_all_of_them() -> None:
+    bench = Bench(BatchRules(max_size=4, enough=2))
+    bench.put(1, now=0.0)
+    assert bench.batcher.due(0.0) == pytest.approx(0.05)
+    bench.put(2, now=0.0)
+    bench.put(3, now=0.0)
+    assert bench.batcher.due(0.0) == 0.0
+    assert len(bench.take(0.0)) == 3
+
+
 def test_a_batch_is_due_when_its_first_frame_has_waited_enough() -> None:
     bench = Bench(BatchRules(max_wait_s=0.5))
     bench.put(1, now=10.0)

@@ -181,7 +181,7 @@ def new_size(small: str, large: str, max_pixels: int = 0) -> Any:
         side.update(sent)
         data = av.Packet(bytes(packet.data))
         data.set_sidedata(side)
-        return replace(packet, data=data, parameters_changed=True)
+        return packet._replace(data=data, parameters_changed=True)
 
     info, first = prepare(small)
     other, second = demux(large)
@@ -190,7 +190,7 @@ def new_size(small: str, large: str, max_pixels: int = 0) -> Any:
     log()
     setting("width", other.width)
     setting("height", other.height)
-    later = [replace(packet, time_s=packet.time_s + 10.0, pts=packet.pts + 5000) for packet in second]
+    later = [packet._replace(time_s=packet.time_s + 10.0, pts=packet.pts + 5000) for packet in second]
     later[0] = carrier(later[0])
     sizes: list[tuple[int, ...]] = []
     stamps: list[tuple[float, ...]] = []
@@ -275,7 +275,7 @@ def codec_of_the_same_stream_changes(first: str, second: str) -> Any:
     log()
     setting("width", other.width)
     setting("height", other.height)
-    later = [replace(packet, pts=packet.pts + 900) for packet in others]
+    later = [packet._replace(pts=packet.pts + 900) for packet in others]
     found, errors = feed(decoder, later)
     return {"found": found, "expected": sorted(marks(other, later).items()), "errors": errors, "log": log()}
 

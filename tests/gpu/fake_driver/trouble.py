@@ -55,10 +55,10 @@ def parser_error(path: str, at: int) -> Any:
 @scenario
 def marked_damaged(path: str) -> Any:
     info, packets = prepare(path, delay=2)
-    fed = [replace(packet, damaged=number == 5) for number, packet in enumerate(packets)]
+    fed = [packet._replace(damaged=number == 5) for number, packet in enumerate(packets)]
     decoder = opened(info)
     found, errors = feed(decoder, fed)
-    still = refusal(lambda: decoder.still(replace(packets[0], damaged=True)))
+    still = refusal(lambda: decoder.still(packets[0]._replace(damaged=True)))
     return {
         "found": found,
         "errors": errors,
@@ -174,7 +174,7 @@ def broken_packets(path: str) -> Any:
     decoder = opened(info)
     body = bytearray(bytes(packets[0].data))
     body[0:4] = b"\x7f\xff\xff\xff"
-    lying = replace(packets[0], data=av.Packet(bytes(body)))
+    lying = packets[0]._replace(data=av.Packet(bytes(body)))
     info.codec_parameters.extradata = bytes(info.codec_parameters.extradata)[:9]
     return {
         "lying": refusal(lambda: decoder.still(lying)),
