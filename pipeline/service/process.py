@@ -32,8 +32,6 @@ def main(plan: WorkerPlan, pipe: Connection) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     bound_arenas()
-    if plan.device == "cpu":
-        schedule_as_batch()
     if plan.gpu:
         see_only(plan.gpu)
     lock = threading.Lock()
@@ -54,15 +52,6 @@ def main(plan: WorkerPlan, pipe: Connection) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # all is recorded and closed; to take the libraries apart took 0.2 s more
-
-
-def schedule_as_batch() -> None:
-    """Have the kernel schedule this process and its threads to come as ones that compute (SCHED_BATCH): a
-    thread that wakes up waits for the next tick, some milliseconds, instead of interrupting one that decodes.
-    That is 2 to 4 % less CPU with 80 to 100 streams on two cores. Another policy than the default is kept."""
-    with contextlib.suppress(OSError):
-        if os.sched_getscheduler(0) == os.SCHED_OTHER:
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def report_crashes(path: Path) -> None:

@@ -74,7 +74,6 @@ def test_a_crash_costs_its_worker_a_moment_and_the_other_workers_nothing(
     command = framewarden("run", settings, "--json", env=plant(tmp_path / "planted", CRASHING))
     command.wait_for(lambda c: started(c, "bad", "other", "beside", "another"))
     before = worker_pids(command.process.pid)
-    assert {os.sched_getscheduler(pid) for pid in before} == {os.SCHED_BATCH}  # their threads inherit it
     arm(tmp_path / "planted", "once")
     command.wait_for(lambda c: started(c, "bad", "beside", times=2))
     after = worker_pids(command.process.pid)
