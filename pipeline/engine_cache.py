@@ -38,8 +38,8 @@ DIFFERS = {
 @dataclass(frozen=True, slots=True)
 class Key:
     """What an engine was built from and for. ``runtime`` is the engine's package and version, ``target`` the
-    processor, ``recipe`` how it was built, ``tolerance`` the worst difference
-    that its verdict accepts (None: none), ``max_batch`` the greatest batch of its profile, 0 without one."""
+    processor, ``recipe`` how it was built, ``tolerance`` the worst difference that its verdict accepts (None:
+    none), ``max_batch`` the greatest batch of its profile, 0 without one."""
 
     model: str
     weights: str

@@ -113,26 +113,19 @@ def _is_slice(codec: str, unit: bytes) -> bool:
 
 
 def _first_slice(codec: str, data: bytes) -> int:
-    """Where the start code (of three bytes) of the first slice is, -1 without one."""
-    at = data.find(b"\0\0\1")
-    while 0 <= at < len(data) - 4:
-        if _is_slice(codec, data[at + 3 : at + 4]):
-            return at
-        at = data.find(b"\0\0\1", at + 3)
+    """Where the start code (of three bytes) of the first slice of two bytes or more is, -1 without one."""
+    for found in START_CODE.finditer(data, 0, max(0, len(data) - 2)):
+        if _is_slice(codec, data[found.end() : found.end() + 1]):
+            return found.start()
     return -1
 
 
 def _headers(codec: str, data: bytes) -> Iterator[bytes]:
     """The units before the first slice, without start codes."""
-    at = data.find(b"\0\0\1")
-    while 0 <= at < len(data) - 4:
-        if _is_slice(codec, data[at + 3 : at + 4]):
-            return
-        end = data.find(b"\0\0\1", at + 3)
-        unit = data[at + 3 : end if end >= 0 else len(data)].rstrip(b"\0")
-        if unit:
-            yield unit
-        at = end
+    at = _first_slice(codec, data)
+    before = data[:at] if at >= 0 else data
+    units = (before[start + 3 : end] for start, end in by_start_code(before) if start < len(data) - 4)
+    return (unit for unit in (unit.rstrip(b"\0") for unit in units) if unit)
 
 
 Data = TypeVar("Data", bytes, memoryview)

@@ -3,22 +3,19 @@
 bf16 and int8 keep 8 bits of a value, which moves a score by a few hundredths or more: too much where it is
 near a threshold. So what they score near one is scored again in f32 (``bf16+f32``, ``int8+f32``)."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import openvino as ov
 import structlog
 from numpy.typing import NDArray
-from openvino import frontend, properties
-from openvino.properties import hint
+from openvino import frontend
 
 from pipeline import engines
 from pipeline.backends.classify_cascade import CascadeClassifier
 from pipeline.backends.classify_common import HostClassifier, check_input, check_output, pick
+from pipeline.backends.openvino_lanes import ERRORS, Lanes, last_line, shape
 from pipeline.engine_cache import Key, accepted, key_of, report, stale
 from pipeline.engines import Manifest
 from pipeline.errors import BackendError, ModelError
@@ -30,16 +27,6 @@ AGAIN = "+f32"
 GRAPH = "model.onnx"
 INT8_RECIPE = "qdq-percentile-3"
 """How ``engine_build`` quantizes; raised when it does so otherwise."""
-FAILED_S = 0.5
-"""How soon it is noticed that a request has failed."""
-_ERRORS = (
-    RuntimeError,
-    frontend.GeneralFailure,
-    frontend.InitializationFailure,
-    frontend.NotImplementedFailure,
-    frontend.OpConversionFailure,
-    frontend.OpValidationFailure,
-)
 
 
 def available_precisions() -> tuple[str, ...]:
@@ -114,13 +101,15 @@ def _compiled(
     instead of 28 to 30), and a thread with a picture can take turns with those that decode."""
     model, fixed = read
     engine = f"openvino-{precision}"
-    lanes = _Lanes(model, manifest, fixed, threads, precision, pairs=pairs and max_batch > 1)
+    half = precision == "bf16" or (precision == "int8" and "bf16" in available_precisions())
+    kind = ov.Type.bf16 if half else ov.Type.f32  # of all that is not int8
+    lanes = Lanes(model, manifest, fixed, threads, kind, pairs=pairs and max_batch > 1)
 
     def run(pixels: NDArray[np.float32], turn: Turn) -> NDArray[np.float32]:
         try:
             return lanes.infer(pixels, turn)
-        except _ERRORS as exc:
-            raise BackendError(f"{manifest.name} on {engine}: {_last_line(exc)}") from exc
+        except ERRORS as exc:
+            raise BackendError(f"{manifest.name} on {engine}: {last_line(exc)}") from exc
 
     return HostClassifier(
         manifest,
@@ -211,162 +200,13 @@ def _read(path: Path, manifest: Manifest) -> tuple[Any, int | None]:
                 f"model {manifest.name}: has {len(model.inputs)} inputs; only a picture can be given to it"
             )
         wanted = pick(manifest, "output", [_name(port) for port in model.outputs], manifest.output_name)
-        fixed = check_input(manifest, _shape(given), given.element_type == ov.Type.f32)
-        check_output(manifest, _shape(model.outputs[wanted]))
+        fixed = check_input(manifest, shape(given), given.element_type == ov.Type.f32)
+        check_output(manifest, shape(model.outputs[wanted]))
         return ov.Model([model.outputs[wanted].node], model.get_parameters(), manifest.name), fixed
-    except _ERRORS as exc:
-        raise ModelError(f"model {manifest.name}: OpenVINO cannot read {path}: {_last_line(exc)}") from exc
-
-
-def _compile(
-    model: Any, manifest: Manifest, size: int, threads: int, lanes: int, precision: str
-) -> list[Any]:
-    """``lanes`` requests that each score ``size`` pictures and may do so at the same time."""
-    half = precision == "bf16" or (precision == "int8" and "bf16" in available_precisions())
-    settings = {
-        hint.performance_mode: hint.PerformanceMode.LATENCY,
-        hint.enable_cpu_pinning: False,  # workers would pin their threads to the same cores
-        hint.inference_precision: ov.Type.bf16 if half else ov.Type.f32,  # of all that is not int8
-        properties.inference_num_threads: threads,
-        properties.num_streams: lanes,
-    }
-    try:
-        model.reshape([size, *manifest.spec.slot_shape()])
-        compiled = ov.Core().compile_model(model, "CPU", settings)
-        return [compiled.create_infer_request() for _ in range(lanes)]
-    except _ERRORS as exc:
-        raise ModelError(
-            f"model {manifest.name}: OpenVINO cannot compile it for batches of {size}: {_last_line(exc)}"
-        ) from exc
-
-
-class _Lanes:
-    """Requests that are run at the same time, ``threads`` at most, each on one thread.
-
-    A model without a batch size of its own has some for single pictures and some for ``pairs``, which read
-    the weights once for two: 8 % less CPU a picture in int8, 4 % in bf16, 3 % in f32, and the same scores
-    (open-nsfw, AVX-512). One with a batch size of its own has one, on all threads."""
-
-    def __init__(
-        self,
-        model: Any,
-        manifest: Manifest,
-        fixed: int | None,
-        threads: int,
-        precision: str,
-        *,
-        pairs: bool,
-    ) -> None:
-        """:raises ModelError: see ``_compile``."""
-        self._threads = threads
-        counts = {1: threads} if fixed is None else {fixed: 1}  # of requests, by the pictures that each takes
-        if fixed is None and pairs and _takes_two(model, manifest):
-            counts = {2: max(1, threads // 2), 1: (threads + 1) // 2}
-        self._requests = {
-            size: _compile(model, manifest, size, threads if fixed else lanes, lanes, precision)
-            for size, lanes in counts.items()
-        }
-
-    def infer(self, pixels: NDArray[np.float32], turn: Turn) -> NDArray[np.float32]:
-        """The raw output for the pictures; each request has its turn. Only this thread calls the requests:
-        the binding sets itself up at its first call, and two threads in that wait for ever."""
-        idle = {size: list(requests) for size, requests in self._requests.items()}  # greatest first
-        running = dict[int, _Running]()  # by the number of its first picture
-        parts, ended, begun = dict[int, NDArray[np.float32]](), SimpleQueue[int](), 0
-        try:
-            while begun < len(pixels) or running:
-                size = 0
-                if len(running) < self._threads:
-                    size = next((n for n, free in idle.items() if free and n <= len(pixels) - begun), 0)
-                if size:
-                    request, part = idle[size].pop(), pixels[begun : begun + size]
-                    running[begun] = _Running(request, size, _start(request, part, turn, ended, begun))
-                    begun += size
-                elif running:
-                    first = _first_ended(running, ended)
-                    one = running[first]
-                    one.request.wait()  # for its error, if it had one
-                    parts[first] = np.array(one.request.get_output_tensor(0).data, np.float32)
-                    idle[one.size].append(running.pop(first).request)
-                else:
-                    raise RuntimeError("no request takes these pictures: the engine was closed")
-        finally:
-            for one in running.values():  # after one that failed: they still read the pixels
-                with suppress(*_ERRORS):
-                    one.request.wait()
-                one.turn.close()
-        return parts[0] if len(parts) == 1 else np.concatenate([parts[first] for first in sorted(parts)])
-
-    def close(self) -> None:
-        """Free the requests."""
-        self._requests.clear()
-
-
-class _Running(NamedTuple):
-    """A request that scores ``size`` pictures, and its turn."""
-
-    request: Any
-    size: int
-    turn: ExitStack
-
-
-def _takes_two(model: Any, manifest: Manifest) -> bool:
-    """Whether the graph gives a row for each of two pictures: some have a batch of one written into them."""
-    try:
-        model.reshape([2, *manifest.spec.slot_shape()])
-    except _ERRORS:
-        return False
-    return _shape(model.outputs[0]) == [2, len(manifest.labels)]
-
-
-def _start(
-    request: Any, pixels: NDArray[np.float32], turn: Turn, ended: "SimpleQueue[int]", first: int
-) -> ExitStack:
-    """Enter the turn, which is returned, and begin. When the request ends, so does the turn, and ``ended`` is
-    given ``first``."""
-    having = ExitStack()
-    having.enter_context(turn())
-    request.set_callback(_end, (having, ended, first))  # no cycle: it would be for ever
-    try:
-        # Shared: the pixels are ours, and what comes out is copied before the request is used again.
-        request.start_async(pixels, share_inputs=True)
-    except _ERRORS:
-        having.close()  # nothing will end that could
-        raise
-    return having
-
-
-def _end(of: "tuple[ExitStack, SimpleQueue[int], int]") -> None:
-    having, ended, first = of
-    try:
-        having.close()
-    finally:
-        ended.put(first)
-
-
-def _first_ended(running: Mapping[int, _Running], ended: "SimpleQueue[int]") -> int:
-    """Wait for one of them. OpenVINO says nothing of the end of one that fails: that is looked for."""
-    while True:
-        try:
-            first = ended.get(timeout=FAILED_S)
-        except Empty:
-            done = [first for first, one in running.items() if one.request.wait_for(0)]
-        else:
-            done = [first] if first in running else []  # else it was found to have ended before it said so
-        if done:
-            return done[0]
+    except ERRORS as exc:
+        raise ModelError(f"model {manifest.name}: OpenVINO cannot read {path}: {last_line(exc)}") from exc
 
 
 def _name(port: Any) -> str:
     """A port's name in the ONNX file; OpenVINO may know it by several, the exporter's is the shortest."""
     return str(min(port.names, key=len)) if port.names else ""
-
-
-def _shape(port: Any) -> list[int | None]:
-    return [None if size.is_dynamic else size.get_length() for size in port.partial_shape]
-
-
-def _last_line(exc: Exception) -> str:
-    """OpenVINO puts source locations first and the problem last."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"

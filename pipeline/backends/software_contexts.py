@@ -163,19 +163,18 @@ def _like(parameters: Parameters, packet: Packet) -> _Like | None:
     if parameters.codec != _SHARED:
         return None
     framing = _framing(parameters.extradata)
-    left = h264_state.remembered(memoryview(packet.data), framing.length) if framing is not None else None
-    if framing is None or left is None:
+    if framing is None:
+        return None
+    left = h264_state.remembered(memoryview(packet.data), framing.length)
+    if left is None:
         return None
     sequences = [
         unit
         for unit in (framing.sets + START + left).split(START)
         if unit[:1] and unit[0] & 31 == h264_state.SPS
     ]
-    return (
-        (parameters, left)
-        if sequences and all(h264_state.progressive(unit[:128]) for unit in sequences)
-        else None
-    )
+    no_fields = sequences and all(h264_state.progressive(unit[:128]) for unit in sequences)
+    return (parameters, left) if no_fields else None
 
 
 @lru_cache(maxsize=512)

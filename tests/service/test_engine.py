@@ -13,7 +13,8 @@ import pytest
 from openvino import opset13 as ops
 
 from pipeline.backends import registry
-from pipeline.engines import load_manifest
+from pipeline.backends.openvino_lanes import Lanes
+from pipeline.engines import Manifest, load_manifest
 from pipeline.errors import BackendError
 from pipeline.service.admission import Turns
 from pipeline.service.marks import Marks, board
@@ -22,6 +23,13 @@ from tests.fixtures.tiny_onnx import mean_colour_model
 
 MAX_WAIT_MS = 70
 OPENINGS = 5
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """Of a little model of one's own."""
+    mean_colour_model(tmp_path / "mine.onnx")
+    return load_manifest(str(write_manifest(tmp_path)))
 
 
 @pytest.mark.parametrize(("engine", "enough"), [("openvino-f32", 2), ("onnxruntime-f32", None)])
@@ -44,6 +52,7 @@ import sys
 sys.setswitchinterval(1e-6)
 from pipeline import engines
 from pipeline.backends import registry
+from pipeline.backends.openvino_lanes import Lanes
 manifest = engines.load_manifest({str(write_manifest(tmp_path))!r})
 registry.open_classifier(manifest, engine="openvino-f32", threads=2, max_batch=16).close()
 """
@@ -52,19 +61,15 @@ registry.open_classifier(manifest, engine="openvino-f32", threads=2, max_batch=1
         subprocess.run(command, check=True, timeout=60, env=dict(os.environ), capture_output=True)
 
 
-def test_a_request_that_fails_raises_and_gives_its_turn_back(tmp_path: Path) -> None:
+def test_a_request_that_fails_raises_and_gives_its_turn_back(manifest: Manifest) -> None:
     """A graph whose last step fails unless the greatest of the pixels is the number of pictures."""
-    from pipeline.backends import classify_openvino
-
-    mean_colour_model(tmp_path / "mine.onnx")
-    manifest = load_manifest(str(write_manifest(tmp_path)))
     pixels = ops.parameter([-1, *manifest.spec.slot_shape()], np.float32)
     axes = ops.constant([0, 1, 2, 3], np.int64)
     rows = ops.unsqueeze(ops.convert(ops.reduce_max(pixels, axes), "i64"), ops.constant([0], np.int64))
     shape = ops.concat([rows, ops.constant([3], np.int64)], 0)
     means = ops.reduce_mean(pixels, ops.constant([2, 3], np.int64))
-    lanes = classify_openvino._Lanes(
-        ov.Model([ops.reshape(means, shape, False)], [pixels]), manifest, None, 2, "f32", pairs=False
+    lanes = Lanes(
+        ov.Model([ops.reshape(means, shape, False)], [pixels]), manifest, None, 2, ov.Type.f32, pairs=False
     )
     turns = Turns(1, Marks(board(1)))
     good = np.ones((1, *manifest.spec.slot_shape()), np.float32)
@@ -79,23 +84,17 @@ def test_a_request_that_fails_raises_and_gives_its_turn_back(tmp_path: Path) -> 
         lanes.infer(good, turns.scoring)
 
 
-def test_a_graph_with_a_batch_of_one_written_into_it_is_scored_picture_by_picture(tmp_path: Path) -> None:
-    from pipeline.backends import classify_openvino
-
-    mean_colour_model(tmp_path / "mine.onnx")
-    manifest = load_manifest(str(write_manifest(tmp_path)))
+def test_a_graph_with_a_batch_of_one_written_into_it_is_scored_picture_by_picture(manifest: Manifest) -> None:
     pixels = ops.parameter([-1, *manifest.spec.slot_shape()], np.float32)
     means = ops.reduce_mean(pixels, ops.constant([2, 3], np.int64))
     graph = ov.Model([ops.reshape(means, ops.constant([1, 3], np.int64), False)], [pixels])
-    lanes = classify_openvino._Lanes(graph, manifest, None, 2, "f32", pairs=True)
+    lanes = Lanes(graph, manifest, None, 2, ov.Type.f32, pairs=True)
     pictures = np.arange(5)[:, None, None, None] * np.ones(manifest.spec.slot_shape())
     assert lanes.infer(pictures.astype(np.float32), nullcontext).tolist() == [[n] * 3 for n in range(5)]
     lanes.close()
 
 
-def test_a_turn_in_which_nothing_could_be_scored_is_given_back(tmp_path: Path) -> None:
-    mean_colour_model(tmp_path / "mine.onnx")
-    manifest = load_manifest(str(write_manifest(tmp_path)))
+def test_a_turn_in_which_nothing_could_be_scored_is_given_back(manifest: Manifest) -> None:
     classifier = registry.open_classifier(manifest, engine="openvino-f32", threads=1, max_batch=4)
     turns = Turns(1, Marks(board(1)))
     classifier.turn = turns.scoring
