@@ -125,9 +125,7 @@ class Contexts:
                 good = bool(frames) and not any(frame.is_corrupt for frame in frames)
             finally:
                 again = kept.uses + 1 if kept is not None else 1
-                self._given(
-                    _Kept(like, context, again, self._clock()) if good and like is not None else None
-                )
+                self._given(_Kept(like, context, again, self._clock()) if good and like is not None else None)
             return frames
 
     def kept(self) -> int:
