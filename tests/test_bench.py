@@ -461,11 +461,32 @@ def test_of_few_samples_the_last_reading_is_judged_that_has_them_all() -> None:
 
 def reported(found: Finding, flagged: Material | None = None, command: str = "framewarden bench") -> Report:
     """The report of one run."""
-    needed = ALONE.per_stream_second(0.5)
     section = streams_report.section(
-        [found], alone=ALONE, needed=needed, others=[], kind="realtime", find_limit=False, flagged=flagged
+        [found],
+        alone=(ALONE, replace(ALONE, decode_ms=ALONE.decode_ms + 4.0)),
+        pictures_a_second=0.5,
+        others=[],
+        kind="realtime",
+        find_limit=False,
+        flagged=flagged,
     )
     return Report("bench streams", command, "2026-11-23T10:00:00+00:00", this_machine(), {}, {}, [section])
+
+
+def test_the_limit_is_the_mean_of_before_and_after_and_both_are_told() -> None:
+    report = reported(judge.judge(window([row()], [row()]), few=None))
+    limit = report.as_json()["streams"]["limit"]
+    first = sum(ALONE.per_stream_second(0.5).values())
+    assert limit["turns_ms"] == pytest.approx([first, first + 2.0])
+    assert limit["total_ms"] == pytest.approx(first + 1.0)
+    assert limit["alone"]["keyframes"] == 2 * ALONE.keyframes
+    assert f"The limit was {first:.1f} and {first + 2.0:.1f} ms in turn" in report.markdown()
+
+
+def test_peers_of_two_turns_are_averaged_one_by_one() -> None:
+    absent = Cost("b", 0.0, 0.0, "not measured: it is not installed")
+    turns = [[Cost("a", cpu_s, 10.0, "reads"), absent] for cpu_s in (1.0, 2.0)]
+    assert peers.mean(turns) == [Cost("a", 1.5, 10.0, "reads"), absent]
 
 
 def test_the_film_of_the_flagged_streams_is_described_beside_the_other(

@@ -11,8 +11,8 @@ run in a process of their own, and print JSON."""
 import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -59,6 +59,19 @@ class Parts:
         return {"demux": self.demux_ms} | {name: ms * pictures_a_second for name, ms in each.items()}
 
 
+def mean(turns: Sequence[Parts]) -> Parts:
+    """The parts of several turns, on average; ``keyframes`` in all."""
+    cheapest = min(turns, key=lambda one: one.engine_ms)
+    return replace(
+        cheapest,
+        demux_ms=fmean(one.demux_ms for one in turns),
+        decode_ms=fmean(one.decode_ms for one in turns),
+        convert_ms=fmean(one.convert_ms for one in turns),
+        engine_ms=fmean(one.engine_ms for one in turns),
+        keyframes=sum(one.keyframes for one in turns),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Speed:
     """An engine at one batch size: CPU ms a picture over all threads, and pictures a second by the clock."""
@@ -69,8 +82,8 @@ class Speed:
 
 
 @cache
-def measure(film: Path, *, seconds: float, model: str, threads: int) -> Parts:
-    """Measure all four parts in a child process; once, whichever sections of a report want them."""
+def measure(film: Path, *, seconds: float, model: str, threads: int, turn: int = 0) -> Parts:
+    """Measure all four parts in a child process: once a ``turn``, whichever sections want them."""
     command = child.python(__name__, "film", film, str(seconds), model, str(threads))
     return Parts(**json.loads(child.run(command).out))
 

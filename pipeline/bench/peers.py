@@ -2,10 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 
 from pipeline import engines
 from pipeline.bench import child
@@ -45,17 +46,17 @@ class Cost:
 
 
 def measure(
-    film: Path, *, seconds: float, every_s: float, model: str, start_up: bool, say: Say
+    film: Path, *, seconds: float, every_s: float, model: str, start_up: bool, say: Say, turn: int = 0
 ) -> list[Cost]:
     """Every peer on the first ``seconds`` of the film, taking (where it chooses) a picture every ``every_s``.
-    Each is measured once, whichever sections of a report want it.
+    Each is measured once a ``turn``, whichever sections of a report want it.
 
     ``start_up`` False: without what it costs to start, as for a program that runs for ever."""
     costs = []
     for peer in (opencv, keyframes, everything):
         say(f"measuring a peer: {peer.__name__} on {seconds:g} s of film")
-        cost = peer(film, seconds, every_s, model)
-        costs.append(cost if start_up else _less(cost, peer(film, 0.0, every_s, model)))
+        cost = peer(film, seconds, every_s, model, turn)
+        costs.append(cost if start_up else _less(cost, peer(film, 0.0, every_s, model, turn)))
     say("measuring a peer: GStreamer")
     read = costs[-1]
     cost = gstreamer(film, every_s, pictures=read.pictures, seconds=read.media_s)
@@ -64,12 +65,17 @@ def measure(
     return [*costs, cost]
 
 
+def mean(turns: Sequence[Sequence[Cost]]) -> list[Cost]:
+    """What each peer cost in several turns of the same work, on average."""
+    return [replace(one[0], cpu_s=fmean(cost.cpu_s for cost in one)) for one in zip(*turns, strict=True)]
+
+
 def _less(cost: Cost, start: Cost) -> Cost:
     return replace(cost, cpu_s=cost.cpu_s - start.cpu_s)
 
 
 @cache
-def opencv(film: Path, seconds: float, every_s: float, model: str) -> Cost:
+def opencv(film: Path, seconds: float, every_s: float, model: str, turn: int = 0) -> Cost:
     """The loop that reads every picture and scores one every ``every_s`` with ONNX Runtime."""
     manifest = load_manifest(model)
     spec = asdict(manifest.spec) | {"weights": str(engines.weights(manifest)), "output": manifest.output_name}
@@ -81,7 +87,7 @@ def opencv(film: Path, seconds: float, every_s: float, model: str) -> Cost:
 
 
 @cache
-def keyframes(film: Path, seconds: float, every_s: float, model: str) -> Cost:
+def keyframes(film: Path, seconds: float, every_s: float, model: str, turn: int = 0) -> Cost:
     """libavcodec on the keyframes."""
     command = child.python("pipeline.backends.peer_ffmpeg", "keyframes", film, str(seconds))
     return _cost(
@@ -92,7 +98,7 @@ def keyframes(film: Path, seconds: float, every_s: float, model: str) -> Cost:
 
 
 @cache
-def everything(film: Path, seconds: float, every_s: float, model: str) -> Cost:
+def everything(film: Path, seconds: float, every_s: float, model: str, turn: int = 0) -> Cost:
     """libavcodec on every picture."""
     command = child.python("pipeline.backends.peer_ffmpeg", "full", film, str(seconds))
     return _cost(

@@ -10,7 +10,8 @@ from pipeline.bench import films, judge, parts, peers, rtsp, service, streams_re
 from pipeline.bench.judge import Few, Finding
 from pipeline.bench.machine import cores
 from pipeline.bench.material import ORDINARY, Material
-from pipeline.bench.peers import Say
+from pipeline.bench.parts import Parts
+from pipeline.bench.peers import Cost, Say
 from pipeline.bench.report import Section
 from pipeline.bench.service import Streams
 from pipeline.flow.sample import SamplingRules
@@ -51,22 +52,33 @@ class Options:
 
 
 def bench(film: Material, options: Options, say: Say, flagged: Material | None = None) -> Section:
-    """Measure parts and peers alone, then the service. ``flagged`` is the film of the flagged streams, in the
-    same folder as the other.
+    """Measure parts and peers alone, then the service, then parts and peers once more: a machine is now
+    faster, now slower. ``flagged`` is the film of the flagged streams, in the same folder as the other.
 
     :raises BenchError: what runs does not run, or there is no server to serve with."""
     path, max_gap_s = Path(film.path), SamplingRules().max_gap_s
     other = Path(flagged.path) if flagged is not None else path
     seconds = min(film.seconds, PEER_S)
-    say("measuring each part alone")
-    whole = min(film.seconds, max(options.seconds, PEER_S))  # its minutes are not alike
-    alone = parts.measure(path, seconds=whole, model=options.model, threads=cores())
-    others = peers.measure(
-        path, seconds=seconds, every_s=max_gap_s, model=options.model, start_up=False, say=say
-    )
-    with _urls(path, options.kind) as (url, server_pid):
+    whole = min(film.seconds, max(options.seconds, PEER_S))
+
+    def alone(turn: int) -> tuple[Parts, list[Cost]]:
+        say("measuring each part alone")
+        each = parts.measure(path, seconds=whole, model=options.model, threads=cores(), turn=turn)
+        others = peers.measure(
+            path,
+            seconds=seconds,
+            every_s=max_gap_s,
+            model=options.model,
+            start_up=False,
+            say=say,
+            turn=turn,
+        )
         if options.kind == "rtsp":
-            alone = replace(alone, demux_ms=parts.measure_reading(url(path), min(READ_S, seconds)))
+            each = replace(each, demux_ms=parts.measure_reading(url(path), min(READ_S, seconds)))
+        return each, others
+
+    with _urls(path, options.kind) as (url, server_pid):
+        before = alone(0)
         few = _few(url(path), server_pid, options, say)
 
         def run(count: int) -> Finding:
@@ -80,12 +92,12 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
             return found
 
         found = climb(run, options.count) if options.find_limit else [run(options.count)]
-    needed = alone.per_stream_second(1 / films.interval_s(film, max_gap_s))
+        after = alone(1)
     return streams_report.section(
         found,
-        alone=alone,
-        needed=needed,
-        others=others,
+        alone=(before[0], after[0]),
+        pictures_a_second=1 / films.interval_s(film, max_gap_s),
+        others=peers.mean((before[1], after[1])),
         kind=options.kind,
         find_limit=options.find_limit,
         flagged=flagged,

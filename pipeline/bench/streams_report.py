@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.backends.software_contexts import UNFILTERED_WIDTH
-from pipeline.bench import files, films, judge, service
+from pipeline.bench import files, films, judge, parts, service
 from pipeline.bench.judge import UNSURE_MB, Finding
 from pipeline.bench.machine import cores
 from pipeline.bench.material import Material
@@ -25,24 +25,29 @@ QUIET = 0.1
 def section(
     found: Sequence[Finding],
     *,
-    alone: Parts,
-    needed: dict[str, float],
+    alone: Sequence[Parts],
+    pictures_a_second: float,
     others: Sequence[Cost],
     kind: str,
     find_limit: bool,
     flagged: Material | None = None,
 ) -> Section:
-    """``found`` are the runs in the order in which they were made; ``needed`` is CPU ms a stream-second of
-    each part alone, whose sum is the limit. ``flagged`` is the film of the flagged streams."""
+    """``found`` are the runs in the order in which they were made; ``alone`` the parts as measured before and
+    after them, whose mean cost of so many screened ``pictures_a_second`` is the limit. ``flagged`` is the
+    film of the flagged streams."""
     best, broken = judge.limit(found)
     shown = best or found[-1]
+    each = parts.mean(alone)
+    needed = each.per_stream_second(pictures_a_second)
+    limits_ms = [sum(one.per_stream_second(pictures_a_second).values()) for one in alone]
     limit_ms = sum(needed.values())
-    shares = _shares(shown, alone)
+    shares = _shares(shown, each)
     says = [
         *_carried(best, broken, find_limit=find_limit),
-        judge.stops(broken or shown, _shares(broken or shown, alone), cores()),
+        judge.stops(broken or shown, _shares(broken or shown, each), cores()),
         _window(shown),
         *_costs(shown, others, limit_ms, kind),
+        f"The limit was {_row(limits_ms)} ms in turn, before and after the runs; it and the peers are means.",
         *([files.bound(shares)] if shown.screened >= WHOLE else []),
     ]
     if shown.flagged:
@@ -62,7 +67,8 @@ def section(
         "stopped_by": broken.broken if find_limit and broken else None,
         "runs": [asdict(one) | {"kept": one.kept} for one in found],
         "limit": {
-            "alone": asdict(alone),
+            "alone": asdict(each),
+            "turns_ms": limits_ms,
             "ms_a_stream_second": needed,
             "total_ms": limit_ms,
             "ours_ms": shown.ms,
@@ -80,6 +86,10 @@ def section(
     tables = [_promises(shown), _runs(found), *_groups(broken), _peers(shown, others, limit_ms)]
     tables += [film_table("flagged film", films.facts(flagged))] if flagged is not None else []
     return Section("streams", title, says, tables, data, _plots(found, shares, shown, others))
+
+
+def _row(numbers: Sequence[float]) -> str:
+    return " and ".join(f"{number:.1f}" for number in numbers)
 
 
 def _shares(found: Finding, alone: Parts) -> dict[str, float]:
