@@ -473,6 +473,15 @@ def reported(found: Finding, flagged: Material | None = None, command: str = "fr
     return Report("bench streams", command, "2026-11-23T10:00:00+00:00", this_machine(), {}, {}, [section])
 
 
+def test_films_are_held_in_memory_while_streams_show_them(film: Path) -> None:
+    def held() -> bool:
+        return str(film) in Path("/proc/self/maps").read_text()
+
+    with streams.in_memory([film]):
+        assert held()
+    assert not held()
+
+
 def test_the_limit_is_the_mean_of_before_and_after_and_both_are_told() -> None:
     report = reported(judge.judge(window([row()], [row()]), few=None))
     limit = report.as_json()["streams"]["limit"]

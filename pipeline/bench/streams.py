@@ -1,7 +1,8 @@
 """``framewarden bench streams``: many live streams on the real service, and the number that it carries."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import mmap
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -77,7 +78,7 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
             each = replace(each, demux_ms=parts.measure_reading(url(path), min(READ_S, seconds)))
         return each, others
 
-    with _urls(path, options.kind) as (url, server_pid):
+    with in_memory({path, other}), _urls(path, options.kind) as (url, server_pid):
         before = alone(0)
         few = _few(url(path), server_pid, options, say)
 
@@ -102,6 +103,18 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
         find_limit=options.find_limit,
         flagged=flagged,
     )
+
+
+@contextmanager
+def in_memory(films: Iterable[Path]) -> Iterator[None]:
+    """Hold the films in memory: cameras have no disk that stands still for a moment or reads slowly, and a
+    system may drop what nobody has read for a minute."""
+    with ExitStack() as held:
+        for film in films:
+            with film.open("rb") as file:
+                pages = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)
+            held.callback(pages.close)
+        yield
 
 
 def chosen(count: int, share: float) -> frozenset[int]:
