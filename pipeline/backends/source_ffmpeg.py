@@ -265,7 +265,7 @@ class FfmpegSource:
         if self._settings.pace == "asap":
             return now
         if self._started is None:
-            self._started = now - decode_s
+            self._started = max(now, self._settings.start_s) - decode_s
         return self._started + decode_s
 
     def _typed(self, error: Exception) -> SourceError:
