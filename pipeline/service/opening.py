@@ -18,8 +18,8 @@ AWAY = ("refused", "timeout", "ended")
 
 
 OPENING_S = 0.3
-"""A film that is paced begins so long after its turn to open. By then it is open (in 0.03 to 0.22 s while 75 of
-them start), and the keyframes of films keep the distance that their turns have."""
+"""A film that is paced begins so long after its turn to open. By then it is open (in 0.03 to 0.22 s while 75
+of them start), and the keyframes of films keep the distance that their turns have."""
 
 
 class Opener:
