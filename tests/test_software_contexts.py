@@ -84,7 +84,7 @@ def test_what_keyframes_at_the_same_moment_needed_is_freed_after_a_while(
     now, at_once, really = [0.0], threading.Barrier(2), Parameters.open
 
     def together(parameters: Parameters, *, alone: bool = False) -> av.VideoCodecContext:
-        at_once.wait(30)
+        at_once.wait(5)
         return really(parameters, alone=alone)
 
     monkeypatch.setattr(Parameters, "open", together)
@@ -92,11 +92,11 @@ def test_what_keyframes_at_the_same_moment_needed_is_freed_after_a_while(
     contexts = Contexts(2, lambda: now[0])
     with ThreadPoolExecutor(2) as threads:
         assert all(threads.map(lambda _: contexts.alone(parameters, packets[1]), range(2)))
-    assert contexts.kept() == 2
+    assert contexts.idle() == 2
     for _ in range(5):
         now[0] += 10
         assert contexts.alone(parameters, packets[1])
-    assert contexts.kept() == 1, "the one in use"
+    assert contexts.idle() == 1, "the one in use"
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,8 @@ class Parameters:
 
 class Contexts:
     """Contexts for keyframes by themselves: ``most`` at work at a time, and of those that are idle no more
-    than there have been at work of late, each for ``IDLE_S`` at most. After ``USES`` keyframes one is freed,
-    and with it the pictures' memory. ``clock`` counts seconds."""
+    than there have been at work of late. One that was idle for ``IDLE_S`` is freed when the next keyframe
+    comes, any after ``USES`` keyframes, and with it the pictures' memory. ``clock`` counts seconds."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -128,8 +128,8 @@ class Contexts:
                 self._given(_Kept(like, context, again, self._clock()) if good and like is not None else None)
             return frames
 
-    def kept(self) -> int:
-        """How many are idle now."""
+    def idle(self) -> int:
+        """How many are kept that decode nothing now."""
         return len(self._idle)
 
     def _taken(self, like: "_Like | None") -> "_Kept | None":

@@ -89,7 +89,9 @@ def bench(model: str, *, folder: Path, say: Say) -> Section:
     for film in FILMS:
         say(f"making and measuring {film.name}")
         path = material.make(film, folder, seconds=FILM_S, turn_s=TURN_S).resolve()
-        engine_ms = engine_ms or parts.measure(path, seconds=TURN_S, model=model, threads=cores()).engine_ms
+        if not engine_ms:
+            alone = parts.measure(path, seconds=TURN_S, model=model, threads=cores(), turn=0)
+            engine_ms = alone.engine_ms
         costs += [
             cost(film, path, gap_s, model, engine_ms)
             for gap_s in ((GAP_S, *GAPS_S) if film is ORDINARY else (GAP_S,))

@@ -60,7 +60,7 @@ class Parts:
 
 
 def mean(turns: Sequence[Parts]) -> Parts:
-    """The parts of several turns, on average; ``keyframes`` in all."""
+    """The parts of several turns on the same film, on average."""
     cheapest = min(turns, key=lambda one: one.engine_ms)
     return replace(
         cheapest,
@@ -68,7 +68,6 @@ def mean(turns: Sequence[Parts]) -> Parts:
         decode_ms=fmean(one.decode_ms for one in turns),
         convert_ms=fmean(one.convert_ms for one in turns),
         engine_ms=fmean(one.engine_ms for one in turns),
-        keyframes=sum(one.keyframes for one in turns),
     )
 
 
@@ -82,7 +81,7 @@ class Speed:
 
 
 @cache
-def measure(film: Path, *, seconds: float, model: str, threads: int, turn: int = 0) -> Parts:
+def measure(film: Path, *, seconds: float, model: str, threads: int, turn: int) -> Parts:
     """Measure all four parts in a child process: once a ``turn``, whichever sections want them."""
     command = child.python(__name__, "film", film, str(seconds), model, str(threads))
     return Parts(**json.loads(child.run(command).out))

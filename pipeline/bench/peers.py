@@ -65,6 +65,7 @@ def measure(
     return [*costs, cost]
 
 
+# Below, ``turn`` does nothing but tell one measurement from another.
 def mean(turns: Sequence[Sequence[Cost]]) -> list[Cost]:
     """What each peer cost in several turns of the same work, on average."""
     return [replace(one[0], cpu_s=fmean(cost.cpu_s for cost in one)) for one in zip(*turns, strict=True)]

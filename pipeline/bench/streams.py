@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.bench import films, judge, parts, peers, rtsp, service, streams_report
+from pipeline.bench.child import BenchError
 from pipeline.bench.judge import Few, Finding
 from pipeline.bench.machine import cores
 from pipeline.bench.material import ORDINARY, Material
@@ -62,7 +63,7 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
     seconds = min(film.seconds, PEER_S)
     whole = min(film.seconds, max(options.seconds, PEER_S))
 
-    def alone(turn: int) -> tuple[Parts, list[Cost]]:
+    def measured(turn: int) -> tuple[Parts, list[Cost]]:
         say("measuring each part alone")
         each = parts.measure(path, seconds=whole, model=options.model, threads=cores(), turn=turn)
         others = peers.measure(
@@ -78,8 +79,9 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
             each = replace(each, demux_ms=parts.measure_reading(url(path), min(READ_S, seconds)))
         return each, others
 
+    say("reading the films into memory")
     with in_memory({path, other}), _urls(path, options.kind) as (url, server_pid):
-        before = alone(0)
+        turns = [measured(0)]
         few = _few(url(path), server_pid, options, say)
 
         def run(count: int) -> Finding:
@@ -93,12 +95,16 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
             return found
 
         found = climb(run, options.count) if options.find_limit else [run(options.count)]
-        after = alone(1)
+        try:
+            turns.append(measured(1))
+        except BenchError as error:  # what was found in many minutes is not lost for that
+            say(f"measuring them once more failed: {error}")
+    alone, others = zip(*turns, strict=True)
     return streams_report.section(
         found,
-        alone=(before[0], after[0]),
+        alone=alone,
         pictures_a_second=1 / films.interval_s(film, max_gap_s),
-        others=peers.mean((before[1], after[1])),
+        others=peers.mean(others),
         kind=options.kind,
         find_limit=options.find_limit,
         flagged=flagged,
@@ -106,12 +112,12 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
 
 
 @contextmanager
-def in_memory(films: Iterable[Path]) -> Iterator[None]:
-    """Hold the films in memory: cameras have no disk that stands still for a moment or reads slowly, and a
-    system may drop what nobody has read for a minute."""
+def in_memory(paths: Iterable[Path]) -> Iterator[None]:
+    """Have the films in memory, and in use there: cameras have no disk that stands still for a moment or
+    reads slowly, and a system may drop what nobody has read for a minute."""
     with ExitStack() as held:
-        for film in films:
-            with film.open("rb") as file:
+        for path in paths:
+            with path.open("rb") as file:
                 pages = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)
             held.callback(pages.close)
         yield

@@ -33,7 +33,7 @@ def section(
     flagged: Material | None = None,
 ) -> Section:
     """``found`` are the runs in the order in which they were made; ``alone`` the parts as measured before and
-    after them, whose mean cost of so many screened ``pictures_a_second`` is the limit. ``flagged`` is the
+    after them: the limit is their mean cost of so many screened ``pictures_a_second``. ``flagged`` is the
     film of the flagged streams."""
     best, broken = judge.limit(found)
     shown = best or found[-1]
@@ -47,7 +47,7 @@ def section(
         judge.stops(broken or shown, _shares(broken or shown, each), cores()),
         _window(shown),
         *_costs(shown, others, limit_ms, kind),
-        f"The limit was {_row(limits_ms)} ms in turn, before and after the runs; it and the peers are means.",
+        *_turns(limits_ms),
         *([files.bound(shares)] if shown.screened >= WHOLE else []),
     ]
     if shown.flagged:
@@ -88,8 +88,15 @@ def section(
     return Section("streams", title, says, tables, data, _plots(found, shares, shown, others))
 
 
-def _row(numbers: Sequence[float]) -> str:
-    return " and ".join(f"{number:.1f}" for number in numbers)
+def _turns(limits_ms: Sequence[float]) -> list[str]:
+    """What the limit was in each turn, if there were two."""
+    if len(limits_ms) < 2:
+        return ["Limit and peers were measured before the runs only."]
+    before, after = limits_ms
+    return [
+        f"Before the runs the limit was {before:.1f} ms, after them {after:.1f}: "
+        "the mean counts, and that of the peers."
+    ]
 
 
 def _shares(found: Finding, alone: Parts) -> dict[str, float]:

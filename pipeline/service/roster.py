@@ -239,17 +239,17 @@ class Roster:
 
     def _opening_s(self, job: Job) -> float:
         """When to open, in monotonic seconds. Live streams start one after the other, evenly over one gap or
-        as many as their starts need, and none at the same moment of its gap as another: their keyframes then
-        stay apart. Nothing else waits."""
+        as many as their starts need; of those that come together, none at the same moment of the gap as
+        another: their keyframes then stay apart. Nothing else waits."""
         now = time.monotonic()
         if job.kind != "live":
             return now
         live = sum(other.kind == "live" for other in self.jobs.values())
         gap_s = min(self.config.sampling_of(job.stream).max_gap_s, MOST_APART_S)
         start_s = max(START_S / plan.cores(), START_GPU_S / self._gpus if self._gpus else 0.0)
-        least = math.ceil(live * start_s / gap_s)
-        gaps = next(number for number in count(least) if math.gcd(number, live) == 1)
-        self._opened_s = max(now, self._opened_s + gaps * gap_s / live)
+        gaps = math.ceil(live * start_s / gap_s)
+        places = next(number for number in count(live) if math.gcd(gaps, number) == 1)
+        self._opened_s = max(now, self._opened_s + gaps * gap_s / places)
         return self._opened_s
 
     def _ledger(self, job: Job) -> dict[str, Any] | None:

@@ -82,15 +82,16 @@ def test_live_streams_open_one_after_the_other_over_as_many_gaps_as_their_starts
     assert math.remainder(spread_s, min(max_gap_s, 2.0)) == pytest.approx(0.0), "keyframes stay apart"
 
 
-@pytest.mark.parametrize("streams", [1, 2, 20, 60, 75, 90, 100])
+@pytest.mark.parametrize("streams", [20, 38, 60, 75, 90, 100])
 @pytest.mark.usefixtures("clock")
 def test_no_two_live_streams_open_at_the_same_moment_of_the_gap(outbox: Outbox, streams: int) -> None:
-    """75 need five gaps: every fifteenth would meet the first, if five were taken."""
+    """75 need five gaps: in 75 equal steps every fifteenth would meet the first."""
     moments = sorted(round(open_s % 2.0, 6) for open_s in openings(roster(outbox, streams)))
-    assert moments == pytest.approx([2.0 * number / streams for number in range(streams)], abs=1e-5)
+    apart = [later - earlier for earlier, later in itertools.pairwise([*moments, moments[0] + 2.0])]
+    assert min(apart) > 0.9 * 2.0 / streams
 
 
-@pytest.mark.parametrize(("gpus", "spread_s"), [(1, 22.0), (2, 14.0), (4, 14.0)])
+@pytest.mark.parametrize(("gpus", "spread_s"), [(1, 20.0 * 100 / 101), (2, 14.0), (4, 14.0)])
 @pytest.mark.usefixtures("clock")
 def test_on_a_gpu_each_start_has_the_time_that_a_decoder_takes_to_open(
     outbox: Outbox, gpus: int, spread_s: float
