@@ -34,9 +34,8 @@ class SourceSettings:
     ``kind`` ``live`` on the network means that an end is a lost connection. ``open_timeout_s`` bounds
     everything up to the first packet, ``read_timeout_s`` the wait for each one (for HLS: at least three
     segments); of a local file each is bounded by ``limits.open_s``. ``pace`` ``realtime`` gives packets when
-    they are due, as if it had begun at monotonic second ``start_s``. ``tls_ca`` is a file of authorities, in
-    place of the system's own. ``answered`` is called when an RTSP or RTMP server plays: what is waited for
-    from then on is pictures."""
+    they are due. ``tls_ca`` is a file of authorities, in place of the system's own. ``answered`` is called
+    when an RTSP or RTMP server plays: what is waited for from then on is pictures."""
 
     url: str = field(repr=False)
     kind: Kind
@@ -44,7 +43,6 @@ class SourceSettings:
     open_timeout_s: float = 5.0
     read_timeout_s: float = 5.0
     pace: Pace = "asap"
-    start_s: float = 0.0
     reach: Reach = field(default_factory=Reach)
     tls_ca: str | None = None
     tls_verify: bool = True

@@ -51,8 +51,6 @@ def open_source(
 NAP_S, WAITED_S = 0.05, 0.002
 """A reader that had to wait for a packet for ``WAITED_S`` rests for ``NAP_S``, and reads in one go what has
 come meanwhile: waking up for each of its 300 network packets a second is a quarter of what RTSP costs."""
-BEHIND_S = 1.0
-"""A film that is paced and was opened by more than this too late begins when it is open."""
 PROBES = 8
 
 
@@ -267,8 +265,7 @@ class FfmpegSource:
         if self._settings.pace == "asap":
             return now
         if self._started is None:
-            begun_s = self._settings.start_s
-            self._started = (begun_s if begun_s > now - BEHIND_S else now) - decode_s
+            self._started = now - decode_s
         return self._started + decode_s
 
     def _typed(self, error: Exception) -> SourceError:

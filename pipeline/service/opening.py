@@ -17,14 +17,8 @@ AWAY = ("refused", "timeout", "ended")
 """What the server of a recording is waited for; what it says of the recording is final."""
 
 
-OPENING_S = 0.3
-"""A film that is paced begins so long after its turn to open. By then it is open (in 0.03 to 0.22 s while 75
-of them start), and the keyframes of films keep the distance that their turns have."""
-
-
 class Opener:
-    """Opens what a stream consists of. Its turn is at monotonic second ``open_at_s``; a film that is paced
-    begins ``OPENING_S`` later, and the next one, or the same once more, where it ends.
+    """Opens what a stream consists of.
 
     ``wait``: a recording on a server that is away is asked for again, for ten minutes, with ``backoff``'s
     waits, and ``tell`` is told why, "" in the end. (To a live source the reader itself comes back for ever.)
@@ -41,7 +35,6 @@ class Opener:
         backoff: Backoff,
         wait: bool,
         tell: Callable[[str], None],
-        open_at_s: float,
     ) -> None:
         self._stream = stream
         self._limits = config.source_limits()
@@ -52,15 +45,13 @@ class Opener:
         self._backoff = backoff
         self._wait = wait and kind == "file"
         self._tell = tell
-        self._start_s = open_at_s + OPENING_S
 
     def open(self, url: str) -> Source:
         """:raises SourceError: it cannot be opened."""
         while True:
-            start_s = max(self._start_s, time.monotonic())
             try:
                 with self._turn(url) as answered:
-                    source = open_source(self._settings(url, answered, start_s), stop=self._stop)
+                    source = open_source(self._settings(url, answered), stop=self._stop)
             except SourceError as error:
                 now = time.monotonic()
                 if not self._is_awaited(url, error) or self._backoff.is_outage(now):
@@ -71,7 +62,6 @@ class Opener:
                     raise
             else:
                 self._tell("")
-                self._start_s = start_s + (source.info.duration_s or 0.0)
                 return source
 
     def pause(self, url: str) -> None:
@@ -91,7 +81,7 @@ class Opener:
             return nullcontext(lambda: None)
         return self._gate.connecting(inputs.split_url(url).server, self._stop)
 
-    def _settings(self, url: str, answered: Callable[[], None], start_s: float) -> SourceSettings:
+    def _settings(self, url: str, answered: Callable[[], None]) -> SourceSettings:
         stream = self._stream
         return SourceSettings(
             url=url,
@@ -100,7 +90,6 @@ class Opener:
             open_timeout_s=stream.open_timeout_s,
             read_timeout_s=stream.read_timeout_s,
             pace=stream.pace,
-            start_s=start_s,
             reach=self._reach,
             tls_ca=str(stream.tls.ca) if stream.tls.ca else None,
             tls_verify=stream.tls.verify,

@@ -71,7 +71,6 @@ class Reader:
             backoff=self._backoff,
             wait=not once,
             tell=partial(setattr, desk.position, "trouble"),
-            open_at_s=open_at_s,
         )
         self._connected = False
 

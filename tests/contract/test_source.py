@@ -159,21 +159,6 @@ def test_a_container_without_an_index_is_not_sought(tmp_path: Path) -> None:
         source.seek(1.0)
 
 
-@pytest.mark.parametrize("late_s", [-1.0, 0.5])
-def test_realtime_goes_by_when_it_was_to_begin(clip: Path, late_s: float) -> None:
-    start_s = time.monotonic() - late_s
-    with opened(clip, kind="live", pace="realtime", start_s=start_s) as source:
-        first = next(iter(source))
-        assert time.monotonic() >= start_s
-    assert first.arrived == pytest.approx(start_s, abs=1e-6)
-
-
-def test_realtime_begins_when_it_is_open_if_that_is_much_too_late(clip: Path) -> None:
-    begun_s = time.monotonic()
-    with opened(clip, kind="live", pace="realtime", start_s=begun_s - 60.0) as source:
-        assert begun_s < next(iter(source)).arrived <= time.monotonic()
-
-
 def test_realtime_gives_packets_when_they_are_due(clip: Path) -> None:
     started = time.monotonic()
     found = packets(clip, kind="live", pace="realtime")

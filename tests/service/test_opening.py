@@ -15,7 +15,7 @@ from pipeline import errors
 from pipeline.backends.source_ffmpeg import SourceSettings, open_source
 from pipeline.config import Config
 from pipeline.inputs import Server
-from pipeline.service.opening import OPENING_S, Opener
+from pipeline.service.opening import Opener
 from pipeline.service.retry import MOST_S, OUTAGE_MOST_S, OUTAGE_S, Backoff, HostGate
 from tests.contract.test_source import make_clip
 from tests.fixtures.http import HttpServer
@@ -23,35 +23,6 @@ from tests.fixtures.rtsp import RtspServer
 
 NEVER = threading.Event()
 CAMERA = Server("camera", 554)
-
-
-# ---- films at the pace of a clock --------------------------------------------------------------------------
-
-
-def test_a_paced_film_begins_soon_after_its_turn_and_again_where_it_ends(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "film.mp4")
-    config = Config.model_validate({"streams": [{"id": "film", "url": str(path), "pace": "realtime"}]})
-    turn_s, stop = time.monotonic() + 0.2, threading.Event()
-    opener = Opener(
-        config.streams[0],
-        config,
-        "live",
-        stop=stop,
-        gate=HostGate(),
-        backoff=Backoff(random.Random(3)),
-        wait=False,
-        tell=lambda _: None,
-        open_at_s=turn_s,
-    )
-    firsts = []
-    for _ in range(3):
-        with opener.open(str(path)) as source:
-            packets = list(source)
-        firsts.append(packets[0].arrived)
-    length_s = source.info.duration_s
-    assert length_s is not None
-    passes = [turn_s + OPENING_S + number * length_s for number in range(3)]
-    assert firsts == pytest.approx(passes, abs=1e-6)
 
 
 # ---- recordings on a server that is away -------------------------------------------------------------------
@@ -74,7 +45,6 @@ class Waited:
             backoff=Backoff(random.Random(3)),
             wait=wait,
             tell=self.told.append,
-            open_at_s=0.0,
         )
 
 
