@@ -1,8 +1,5 @@
 """Contexts that decode keyframes of many streams, one after the other, as if each had one of its own."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import av
 import numpy as np
 import pytest
@@ -76,27 +73,6 @@ def test_a_context_is_opened_anew_after_so_many_uses(
     for _ in range(7):
         contexts.alone(parameters, packets[1])
     assert len(opened) == 3
-
-
-def test_what_keyframes_at_the_same_moment_needed_is_freed_after_a_while(
-    clips: Clips, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, at_once, really = [0.0], threading.Barrier(2), Parameters.open
-
-    def together(parameters: Parameters, *, alone: bool = False) -> av.VideoCodecContext:
-        at_once.wait(5)
-        return really(parameters, alone=alone)
-
-    monkeypatch.setattr(Parameters, "open", together)
-    parameters, packets = keyframes(clips)
-    contexts = Contexts(2, lambda: now[0])
-    with ThreadPoolExecutor(2) as threads:
-        assert all(threads.map(lambda _: contexts.alone(parameters, packets[1]), range(2)))
-    assert contexts.idle() == 2
-    for _ in range(5):
-        now[0] += 10
-        assert contexts.alone(parameters, packets[1])
-    assert contexts.idle() == 1, "the one in use"
 
 
 @pytest.mark.parametrize(

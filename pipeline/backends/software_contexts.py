@@ -9,8 +9,7 @@ corrupted unnoticed would be put down to the wrong one."""
 
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,10 +33,6 @@ UNFILTERED_WIDTH = 1280
 USES = 250
 """Keyframes after which a context is opened anew: its memory for pictures grows with those that are out at a
 time, and is given back only so."""
-
-IDLE_S = 30.0
-"""A context that nothing used for so long is freed: three keyframes seldom come at the same moment, and what
-they needed would stay for ever."""
 START = b"\0\0\1"
 _SHARED = "h264"  # the codec of which it is known what a flushed context still remembers
 _STRICT = {"mjpeg": "explode", "mjpegb": "explode"}  # else a cut picture comes out grey and unmarked
@@ -97,11 +92,9 @@ class Parameters:
 
 class Contexts:
     """Contexts for keyframes by themselves: ``most`` at work at a time, and of those that are idle no more
-    than there have been at work of late. One that was idle for ``IDLE_S`` is freed when the next keyframe
-    comes, any after ``USES`` keyframes, and with it the pictures' memory. ``clock`` counts seconds."""
+    than there have been at work. Each is freed after ``USES`` keyframes, and with it the pictures' memory."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, most: int) -> None:
         self._turns = threading.BoundedSemaphore(most)
         self._lock = threading.Lock()
         self._idle: list[_Kept] = []  # the one used last comes last
@@ -125,18 +118,14 @@ class Contexts:
                 good = bool(frames) and not any(frame.is_corrupt for frame in frames)
             finally:
                 again = kept.uses + 1 if kept is not None else 1
-                self._given(_Kept(like, context, again, self._clock()) if good and like is not None else None)
+                self._given(_Kept(like, context, again) if good and like is not None else None)
             return frames
-
-    def idle(self) -> int:
-        """How many are kept that decode nothing now."""
-        return len(self._idle)
 
     def _taken(self, like: "_Like | None") -> "_Kept | None":
         with self._lock:
             self._busy += 1
             self._peak = max(self._peak, self._busy)
-            for at in range(len(self._idle) - 1, -1, -1):  # its memory is in the caches, and the rest ages
+            for at in range(len(self._idle) - 1, -1, -1):  # the one used last has its memory in the caches
                 if self._idle[at].like == like:
                     return self._idle.pop(at)
             self._trim()  # one is opened: as many as before are to be held
@@ -153,9 +142,6 @@ class Contexts:
     def _trim(self) -> None:
         while self._idle and len(self._idle) + self._busy > self._peak:
             self._idle.pop(0)
-        while self._idle and self._clock() - self._idle[0].since > IDLE_S:
-            self._idle.pop(0)
-            self._peak = len(self._idle) + self._busy
 
 
 _Like = tuple[Parameters, bytes]
@@ -163,13 +149,11 @@ _Like = tuple[Parameters, bytes]
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A context that is idle: for what it will do as a new one would, how often it was used, and since when
-    it is idle."""
+    """A context that is idle: for what it will do as a new one would, and how often it was used."""
 
     like: _Like
     context: av.VideoCodecContext
     uses: int
-    since: float
 
 
 def _like(parameters: Parameters, packet: Packet) -> _Like | None:

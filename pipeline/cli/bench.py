@@ -19,6 +19,9 @@ from pipeline.cli.bench_view import finish, given, say
 F = TypeVar("F", bound=Callable[..., Any])
 
 FILM_S, QUICK_FILM_S = 600.0, 60.0
+START_S = 120.0
+"""By so much a film is longer than the streams are measured: cameras do not begin anew, all of them in the same
+minute."""
 STREAMS, STREAMS_S, QUICK_STREAMS_S = 38, 300.0, 60.0
 QUICK_BATCHES = (1, 4, 16)
 DEFAULT_MODEL = "open-nsfw"
@@ -93,6 +96,14 @@ def film_seconds_option(function: F) -> F:
     return click.option(
         "--film-seconds", type=click.FloatRange(min=1), default=FILM_S, show_default=True, metavar="S",
         help="Length of the film.",
+    )(function)  # fmt: skip
+
+
+def long_film_option(function: F) -> F:
+    """How long the film of live streams is."""
+    return click.option(
+        "--film-seconds", type=click.FloatRange(min=1), metavar="S",
+        help=f"Length of the film; left out: {FILM_S:g}, or {START_S:g} more than --seconds.",
     )(function)  # fmt: skip
 
 
@@ -176,7 +187,7 @@ def files(
 
 @command.command("streams", short_help="Many live streams on the real service.")
 @film_options
-@film_seconds_option
+@long_film_option
 @streams_options(STREAMS_S)
 @click.option(
     "--kind", type=click.Choice(["realtime", "rtsp"]), default="realtime", show_default=True,
@@ -201,7 +212,7 @@ def streams(
     own_file: Path | None,
     folder: Path,
     model: str,
-    film_seconds: float,
+    film_seconds: float | None,
     count: int,
     seconds: float,
     kind: streams_bench.Kind,
@@ -218,8 +229,9 @@ def streams(
     if flagged and own_file is not None:
         raise click.UsageError("--flagged needs a film of ours: leave out --file", ctx)
     machine = this_machine()
-    material = _film(film, own_file, folder, film_seconds)
-    bad = films.flagged(film, folder, film_seconds, model) if flagged else None
+    length_s = film_seconds or max(FILM_S, seconds + START_S)
+    material = _film(film, own_file, folder, length_s)
+    bad = films.flagged(film, folder, length_s, model) if flagged else None
     options = streams_bench.Options(count, seconds, kind, find_limit, model, flagged, spread)
     section = streams_bench.bench(material, options, say, bad)
     finish(ctx, machine, material, [section], json_file, report, options.label(material))
