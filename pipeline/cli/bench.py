@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FILM_S, QUICK_FILM_S = 600.0, 60.0
 START_S = 120.0
-"""By so much a film is longer than the streams are measured: cameras do not begin anew, all of them in the same
+"""By so much a film is longer than the streams are measured: cameras do not begin anew, all of them in a
 minute."""
 STREAMS, STREAMS_S, QUICK_STREAMS_S = 38, 300.0, 60.0
 QUICK_BATCHES = (1, 4, 16)
