@@ -65,7 +65,6 @@ def measure(
     return [*costs, cost]
 
 
-# Below, ``turn`` does nothing but tell one measurement from another.
 def mean(turns: Sequence[Sequence[Cost]]) -> list[Cost]:
     """What each peer cost in several turns of the same work, on average."""
     return [replace(one[0], cpu_s=fmean(cost.cpu_s for cost in one)) for one in zip(*turns, strict=True)]
@@ -75,6 +74,7 @@ def _less(cost: Cost, start: Cost) -> Cost:
     return replace(cost, cpu_s=cost.cpu_s - start.cpu_s)
 
 
+# Below, ``turn`` does nothing but tell one measurement from another.
 @cache
 def opencv(film: Path, seconds: float, every_s: float, model: str, turn: int = 0) -> Cost:
     """The loop that reads every picture and scores one every ``every_s`` with ONNX Runtime."""
