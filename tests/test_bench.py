@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
@@ -459,11 +460,19 @@ def test_of_few_samples_the_last_reading_is_judged_that_has_them_all() -> None:
     )
 
 
-def reported(found: Finding, flagged: Material | None = None, command: str = "framewarden bench") -> Report:
+TURNS = (ALONE, replace(ALONE, decode_ms=ALONE.decode_ms + 4.0))
+
+
+def reported(
+    found: Finding,
+    flagged: Material | None = None,
+    command: str = "framewarden bench",
+    alone: Sequence[Parts] = TURNS,
+) -> Report:
     """The report of one run."""
     section = streams_report.section(
         [found],
-        alone=(ALONE, replace(ALONE, decode_ms=ALONE.decode_ms + 4.0)),
+        alone=alone,
         pictures_a_second=0.5,
         others=[],
         kind="realtime",
@@ -489,6 +498,13 @@ def test_the_limit_is_the_mean_of_before_and_after_and_both_are_told() -> None:
     assert limit["turns_ms"] == pytest.approx([first, first + 2.0])
     assert limit["total_ms"] == pytest.approx(first + 1.0)
     assert f"Before the runs the limit was {first:.1f} ms, after them {first + 2.0:.1f}" in report.markdown()
+
+
+def test_a_limit_that_was_measured_once_is_said_to_be() -> None:
+    """What follows the runs failed."""
+    report = reported(judge.judge(window([row()], [row()]), few=None), alone=TURNS[:1])
+    assert report.as_json()["streams"]["limit"]["total_ms"] == sum(ALONE.per_stream_second(0.5).values())
+    assert "Limit and peers were measured before the runs only." in report.markdown()
 
 
 def test_peers_of_two_turns_are_averaged_one_by_one() -> None:

@@ -49,7 +49,9 @@ def bench(film: Material, *, model: str, repeat: int, say: Say) -> Section:
         runs.append(screen(path, model))
     say("measuring each part alone")
     alone = parts.measure(path, seconds=seconds, model=model, threads=cores(), turn=0)
-    others = peers.measure(path, seconds=seconds, every_s=max_gap_s, model=model, start_up=True, say=say)
+    others = peers.measure(
+        path, seconds=seconds, every_s=max_gap_s, model=model, start_up=True, say=say, turn=0
+    )
     ours = Cost(OURS, median(run.cpu_s for run in runs), runs[0].duration_s, "start-up included")
     shares = breakdown(ours, alone, start_s=start_s, every_s=films.interval_s(film, max_gap_s))
     return section(ours, runs, others, alone, shares)

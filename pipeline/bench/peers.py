@@ -46,7 +46,7 @@ class Cost:
 
 
 def measure(
-    film: Path, *, seconds: float, every_s: float, model: str, start_up: bool, say: Say, turn: int = 0
+    film: Path, *, seconds: float, every_s: float, model: str, start_up: bool, say: Say, turn: int
 ) -> list[Cost]:
     """Every peer on the first ``seconds`` of the film, taking (where it chooses) a picture every ``every_s``.
     Each is measured once a ``turn``, whichever sections of a report want it.
@@ -76,7 +76,7 @@ def _less(cost: Cost, start: Cost) -> Cost:
 
 # Below, ``turn`` does nothing but tell one measurement from another.
 @cache
-def opencv(film: Path, seconds: float, every_s: float, model: str, turn: int = 0) -> Cost:
+def opencv(film: Path, seconds: float, every_s: float, model: str, turn: int) -> Cost:
     """The loop that reads every picture and scores one every ``every_s`` with ONNX Runtime."""
     manifest = load_manifest(model)
     spec = asdict(manifest.spec) | {"weights": str(engines.weights(manifest)), "output": manifest.output_name}
@@ -88,7 +88,7 @@ def opencv(film: Path, seconds: float, every_s: float, model: str, turn: int = 0
 
 
 @cache
-def keyframes(film: Path, seconds: float, every_s: float, model: str, turn: int = 0) -> Cost:
+def keyframes(film: Path, seconds: float, every_s: float, model: str, turn: int) -> Cost:
     """libavcodec on the keyframes."""
     command = child.python("pipeline.backends.peer_ffmpeg", "keyframes", film, str(seconds))
     return _cost(
@@ -99,7 +99,7 @@ def keyframes(film: Path, seconds: float, every_s: float, model: str, turn: int 
 
 
 @cache
-def everything(film: Path, seconds: float, every_s: float, model: str, turn: int = 0) -> Cost:
+def everything(film: Path, seconds: float, every_s: float, model: str, turn: int) -> Cost:
     """libavcodec on every picture."""
     command = child.python("pipeline.backends.peer_ffmpeg", "full", film, str(seconds))
     return _cost(

@@ -60,28 +60,9 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
     :raises BenchError: what runs does not run, or there is no server to serve with."""
     path, max_gap_s = Path(film.path), SamplingRules().max_gap_s
     other = Path(flagged.path) if flagged is not None else path
-    seconds = min(film.seconds, PEER_S)
-    whole = min(film.seconds, max(options.seconds, PEER_S))
-
-    def measured(turn: int) -> tuple[Parts, list[Cost]]:
-        say("measuring each part alone")
-        each = parts.measure(path, seconds=whole, model=options.model, threads=cores(), turn=turn)
-        others = peers.measure(
-            path,
-            seconds=seconds,
-            every_s=max_gap_s,
-            model=options.model,
-            start_up=False,
-            say=say,
-            turn=turn,
-        )
-        if options.kind == "rtsp":
-            each = replace(each, demux_ms=parts.measure_reading(url(path), min(READ_S, seconds)))
-        return each, others
-
     say("reading the films into memory")
     with in_memory({path, other}), _urls(path, options.kind) as (url, server_pid):
-        turns = [measured(0)]
+        turns = [_alone(film, options, url(path), turn=0, say=say)]
         few = _few(url(path), server_pid, options, say)
 
         def run(count: int) -> Finding:
@@ -96,7 +77,7 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
 
         found = climb(run, options.count) if options.find_limit else [run(options.count)]
         try:
-            turns.append(measured(1))
+            turns.append(_alone(film, options, url(path), turn=1, say=say))
         except BenchError as error:  # what was found in many minutes is not lost for that
             say(f"measuring them once more failed: {error}")
     alone, others = zip(*turns, strict=True)
@@ -109,6 +90,21 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
         find_limit=options.find_limit,
         flagged=flagged,
     )
+
+
+def _alone(film: Material, options: Options, url: str, *, turn: int, say: Say) -> tuple[Parts, list[Cost]]:
+    """What the parts and the peers cost without the service, in this turn; ``url`` is where streams read."""
+    path, model, seconds = Path(film.path), options.model, min(film.seconds, PEER_S)
+    say("measuring each part alone")
+    whole = min(film.seconds, max(options.seconds, PEER_S))
+    each = parts.measure(path, seconds=whole, model=model, threads=cores(), turn=turn)
+    every_s = SamplingRules().max_gap_s
+    others = peers.measure(
+        path, seconds=seconds, every_s=every_s, model=model, start_up=False, say=say, turn=turn
+    )
+    if options.kind == "rtsp":
+        each = replace(each, demux_ms=parts.measure_reading(url, min(READ_S, seconds)))
+    return each, others
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pipeline.cli.bench_view import finish, given, say
 F = TypeVar("F", bound=Callable[..., Any])
 
 FILM_S, QUICK_FILM_S = 600.0, 60.0
-START_S = 120.0
+LONGER_S = 120.0
 """By so much a film is longer than the streams are measured: cameras do not begin anew, all of them in a
 minute."""
 STREAMS, STREAMS_S, QUICK_STREAMS_S = 38, 300.0, 60.0
@@ -91,20 +91,13 @@ def film_options(function: F) -> F:
     return function
 
 
-def film_seconds_option(function: F) -> F:
-    """How long the film is."""
+def film_seconds_option(seconds: float | None) -> Callable[[F], F]:
+    """How long the film is; None: ``LONGER_S`` more than streams are measured, ``FILM_S`` at least."""
+    left_out = f"; left out: {FILM_S:g}, or {LONGER_S:g} more than --seconds" if seconds is None else ""
     return click.option(
-        "--film-seconds", type=click.FloatRange(min=1), default=FILM_S, show_default=True, metavar="S",
-        help="Length of the film.",
-    )(function)  # fmt: skip
-
-
-def long_film_option(function: F) -> F:
-    """How long the film of live streams is."""
-    return click.option(
-        "--film-seconds", type=click.FloatRange(min=1), metavar="S",
-        help=f"Length of the film; left out: {FILM_S:g}, or {START_S:g} more than --seconds.",
-    )(function)  # fmt: skip
+        "--film-seconds", type=click.FloatRange(min=1), default=seconds, show_default=True, metavar="S",
+        help=f"Length of the film{left_out}.",
+    )  # fmt: skip
 
 
 def streams_options(seconds: float) -> Callable[[F], F]:
@@ -160,7 +153,7 @@ def command(
 
 @command.command("files", short_help="CPU of screening a file, beside its peers.")
 @film_options
-@film_seconds_option
+@film_seconds_option(FILM_S)
 @click.option(
     "--repeat", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
     help="Measure ours so often; the median counts.",
@@ -187,7 +180,7 @@ def files(
 
 @command.command("streams", short_help="Many live streams on the real service.")
 @film_options
-@long_film_option
+@film_seconds_option(None)
 @streams_options(STREAMS_S)
 @click.option(
     "--kind", type=click.Choice(["realtime", "rtsp"]), default="realtime", show_default=True,
@@ -229,7 +222,7 @@ def streams(
     if flagged and own_file is not None:
         raise click.UsageError("--flagged needs a film of ours: leave out --file", ctx)
     machine = this_machine()
-    length_s = film_seconds or max(FILM_S, seconds + START_S)
+    length_s = film_seconds or max(FILM_S, seconds + LONGER_S)
     material = _film(film, own_file, folder, length_s)
     bad = films.flagged(film, folder, length_s, model) if flagged else None
     options = streams_bench.Options(count, seconds, kind, find_limit, model, flagged, spread)
