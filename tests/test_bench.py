@@ -49,7 +49,7 @@ from pipeline.bench.parts import Parts
 from pipeline.bench.peers import Cost
 from pipeline.bench.promises import Promise
 from pipeline.bench.report import Report, Section, Table, shown
-from pipeline.bench.said import Account
+from pipeline.bench.said import Account, Ended
 from pipeline.bench.service import Streams, Window
 from tests.cli.command import Result, framewarden
 from tests.fixtures.media import Clips, demux
@@ -347,7 +347,10 @@ def row(name: str = "s001", **changes: Any) -> dict[str, Any]:
     lost = {"screened_s": 60.0, "late_s": 0.0, "dropped_s": 0.0, "lost_s": changes.pop("lost_s", 0.0)}
     plain = {"id": name, "state": "screening", "plan": "keyframes", "frames": 30, "max_gap_s": 2.0}
     gaps = {"gap_worst_s": 2.0, "gap_now_s": 1.0, "gap_s": 2.0, "drops": {}, "coverage": lost, "segments": 0}
-    return plain | gaps | changes
+    return plain | gaps | {"looks_refused": 0} | changes
+
+
+SHOWN = material.Shown(5.0, 15.0, 60.0)
 
 
 def window(before: list[dict[str, Any]], after: list[dict[str, Any]], **changes: Any) -> Window:
@@ -360,7 +363,8 @@ def window(before: list[dict[str, Any]], after: list[dict[str, Any]], **changes:
 
     streams = Streams([row["id"] for row in after], "open-nsfw", 10.0, 0.0, spread=True)
     return Window(
-        streams=replace(streams, flagged=frozenset(changes.get("flagged", ()))),
+        streams=replace(streams, flagged=frozenset(changes.get("flagged", ())), shown=changes.get("shown")),
+        ended=changes.get("ended", ()),
         before=snapshot(1000.0, before, 100),
         after=snapshot(1010.0, after, 160),
         seconds=10.0,
@@ -404,6 +408,12 @@ def test_a_run_in_which_all_is_well_keeps_every_promise_but_the_one_on_its_memor
         ({}, {}, {"accounts": {}}, "add up: 1 of 1 gave no account"),
         ({}, {}, {"accounts": {"s001": Account(70.0, 60.0, 1.0, 2.0, 3.0)}}, "wrong on 1: s001"),
         ({}, {}, {"flagged": [0]}, "raised a segment, no other did: 0 of 1 flagged, 0 others"),
+        (
+            {"segments": 1},
+            {"segments": 1},
+            {"flagged": [0], "shown": SHOWN, "ended": [Ended(65.1, 75.9, 0.06, 0.5)]},
+            "or as uncertain as it says: 1 of 2 are so near, the farthest 0.90 s; 1 farther than they say",
+        ),
         ({}, {}, {"p99": 1000.0}, "99 % from capture to score under 1 s: 1000 ms"),
         ({}, {}, {"p99": None}, "no sample was scored"),
     ],
@@ -429,6 +439,17 @@ def test_what_happened_before_the_window_or_may_still_be_scored_breaks_nothing(
 ) -> None:
     found = judge.judge(window([row(**before)], [row(**after)]), few=None)
     assert found.kept, found.broken
+
+
+def test_a_boundary_is_as_near_as_promised_or_as_uncertain_as_it_says() -> None:
+    """The first segment is near the truth; the start of the second is 0.8 s late, and says 1 s."""
+    ended = [Ended(4.9, 15.2, 0.06, 0.06), Ended(65.8, 75.0, 1.0, 0.06)]
+    seen = window([row()], [row(segments=2, looks_refused=1)], flagged=[0], shown=SHOWN, ended=ended)
+    found = judge.judge(seen, few=None)
+    assert found.kept, found.broken
+    assert found.looks_refused == 1
+    (said,) = (one.said for one in found.promises if "boundary" in one.name)
+    assert said == "3 of 4 are so near, the farthest 0.80 s; 0 farther than they say"
 
 
 def telling(scored: int, p50: float, p99: float | None) -> list[dict[str, Any]]:
@@ -558,6 +579,7 @@ def test_of_an_overload_it_is_told_who_was_cut_and_how_far() -> None:
     [
         (19.8, {}, "the CPU is full, 1.98 of 2 cores at work, 0.10 of them for the streams; decode takes"),
         (5.0, {"overload": 1}, "while 1.50 of 2 cores were idle, so not for want of CPU; the busiest thread"),
+        (18.4, {"overload": 1}, "A promise broke with 1.84 of 2 cores at work, on average: the CPU is so"),
         (1.0, {}, "Nothing stops the next stream yet: 0.10 of 2 cores were at work. At 100.0 ms"),
     ],
 )
@@ -577,7 +599,11 @@ def test_a_runs_events_tell_each_streams_account_and_the_seconds_lost_in_the_win
         return json.dumps({"type": f"framewarden.{kind}.v1", "time": stamp, "data": data})
 
     totals = {"duration_s": 9.0, "screened_s": 5.0, "late_s": 1.0, "dropped_s": 2.0, "lost_s": 1.05}
+    where = {"start_s": 5.0, "end_s": 15.1, "start_uncertainty_s": 0.06, "end_uncertainty_s": 1.0}
     lines = [
+        event("segment", 1, reason=None, media=where),
+        event("segment", 2, reason="ended", media=where),
+        event("segment", 3, reason="shutdown", media=where),
         event("coverage", 1, cause="overload", seconds=4.0),
         event("coverage", 5, cause="overload", seconds=2.0),
         event("stream", 6, stream={"id": "s001"}, duration_s=None),
@@ -588,6 +614,7 @@ def test_a_runs_events_tell_each_streams_account_and_the_seconds_lost_in_the_win
     start = datetime.fromisoformat("2026-11-24T10:00:00+00:00").timestamp()
     found = said.read(file, start + 3, start + 8)
     assert found.lost == {"overload": 2.0}
+    assert found.ended == [Ended(5.0, 15.1, 0.06, 1.0)]
     assert found.accounts["s001"].adds_up
     assert not replace(found.accounts["s001"], lost_s=1.2).adds_up
 
@@ -729,6 +756,9 @@ def test_a_flagged_film_shows_the_card_in_its_second_and_third_scene() -> None:
     card = np.full((48, 64, 3), (10, 200, 10), np.uint8)
     shown = [bool((picture == card).all()) for picture in material.pictures(small, 16.0, card)]
     assert [number for number, is_card in enumerate(shown) if is_card] == list(range(150, 450))
+    assert material.shown(600.0) == SHOWN
+    assert SHOWN.off_s(5.25, 15.0) == (0.25, 0.0)
+    assert SHOWN.off_s(124.0, 134.5) == (1.0, 0.5)
 
 
 # ---- the report -------------------------------------------------------------------------------------------
@@ -782,6 +812,8 @@ def test_a_report_has_the_same_tables_in_markdown_and_on_a_page_that_stands_alon
     ]
     data, markdown, page = (path.read_text() for path in paths)
     assert json.loads(data)["files"] == {"a": 1}
+    again = report.write(tmp_path / "reports")  # the same day: nothing is overwritten
+    assert [path.name for path in again] == [f"{path.stem}-2{path.suffix}" for path in paths]
     assert "| what | ms |\n| --- | ---: |\n| a \\| b | 1.23 |\n| <c> | – |\n" in markdown
     assert "<td>a | b</td><td>1.23</td>" in page
     assert "<td>&lt;c&gt;</td><td>–</td>" in page

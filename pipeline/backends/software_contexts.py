@@ -21,7 +21,7 @@ from pipeline.backends import annexb, h264_state
 from pipeline.errors import DecodeError
 from pipeline.flow.source import Packet, StreamInfo
 
-TURNS = (os.cpu_count() or 1) + 1
+TURNS = len(os.sched_getaffinity(0)) + 1
 """Keyframes that may be in decoding at the same time in this process: one a core, and one to hand over."""
 
 MAX_PIXELS = 8192 * 8192
@@ -67,7 +67,7 @@ class Parameters:
 
         ``alone``: for one keyframe. A large one is then not deblocked, which saves 6 % of the decoding:
         nothing depends on it, and at a fifth of its size, which is what a model sees, little of it is left
-        (scores of flagged cards and photographs moved by at most 0.011 at the quality of cameras)."""
+        (scores of flagged cards and photographs move by at most 0.02, docs/how-it-works.md)."""
         context = Codec(self.codec, "r").create("video")
         if self.extradata:
             context.extradata = self.extradata

@@ -11,8 +11,9 @@ from pipeline.bench.service import Window
 WORKER_WINDOW = 4096
 """Latest samples that a worker's percentiles are of: no more are in one reading."""
 PYTHON = "rest (Python, service, Redis)"
-FULL = 0.95
-"""Share of the cores at work from which on there is no CPU for another stream."""
+FULL, NEARLY = 0.95, 0.9
+"""Shares of the cores at work from which on there is no CPU for another stream, and too little to make up
+for a slow moment."""
 SLACK = 0.1
 """The rest may fall below nothing by this share of the whole before it means starving."""
 CUT = 1.001
@@ -57,7 +58,8 @@ class Finding:
     ``memory_each_mb`` over the base, give or take ``memory_unsure_mb`` (None: few streams only). Latencies in
     ms are of those ``latency_of`` samples in a row of one worker whose 99th percentile was worst, or, with
     less than ``WORKER_WINDOW`` in the window, of the last. ``ready_s`` and ``warm_s`` passed before the
-    window. ``segments`` were opened since the start, on ``flagged`` streams with something to flag."""
+    window. ``segments`` were opened since the start, on ``flagged`` streams with something to flag;
+    ``looks_refused`` closer looks in the window had no CPU."""
 
     streams: int
     seconds: float
@@ -72,6 +74,7 @@ class Finding:
     warm_s: float
     flagged: int
     segments: int
+    looks_refused: int
     samples_a_second: float
     worst_gap_s: float
     p50_ms: float | None
@@ -134,6 +137,7 @@ def judge(window: Window, *, few: Few | None, lean: bool = False) -> Finding:
         warm_s=window.streams.warm_s,
         flagged=len(window.streams.flagged),
         segments=sum(row["segments"] for row in rows),
+        looks_refused=sum(row["looks_refused"] - earlier[row["id"]]["looks_refused"] for row in rows),
         samples_a_second=samples / between_s if between_s else 0.0,
         worst_gap_s=max(map(worst_gap_s, rows)),
         p50_ms=latency["p50"],
@@ -185,6 +189,11 @@ def stops(found: Finding, parts_ms: Mapping[str, float], cores: int) -> str:
         return (
             f"What stops the next stream: the CPU is full, {busy:.2f} of {cores} cores at work, "
             f"{found.cores:.2f} of them for the streams; {at}."
+        )
+    if not found.kept and busy >= NEARLY * cores:
+        return (
+            f"A promise broke with {busy:.2f} of {cores} cores at work, on average: the CPU is so nearly "
+            f"full that what one slow moment leaves behind is not made up for in time; {at}."
         )
     if not found.kept:
         return (
@@ -245,7 +254,7 @@ def _groups(window: Window, earlier: Mapping[str, dict[str, Any]]) -> tuple[Grou
     found = []
     for one in sorted(set(priority.values())):
         rows = [row for row in window.after["streams"] if priority[row["id"]] == one]
-        gaps = [row.get("gap_s", row["max_gap_s"]) for row in rows]
+        gaps = [row["gap_s"] for row in rows]
         fate = {
             name: sum(row["coverage"][name] - earlier[row["id"]]["coverage"][name] for row in rows)
             for name in ("screened_s", "late_s", "dropped_s", "lost_s")

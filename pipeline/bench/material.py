@@ -4,8 +4,9 @@
 
 ``ordinary`` is 3 Mbit/s: cloudy scenes of every scale of detail, panned, with the faint grain of a camera.
 ``heavy`` is the same film with noise, at 5 Mbit/s. Their keyframes are large, as decoding those is what
-screening costs. A minute is encoded and repeated, packet for packet. The same x264 makes the same bytes; the
-report shows their sha256, so that numbers of two machines can be compared."""
+screening costs. A minute is encoded and repeated, packet for packet. The same libraries make the same bytes
+on the same kind of processor (on another the last digits of a Fourier transform differ, and with them some
+bytes); the report shows their sha256, bitrate and the cost of their keyframes."""
 
 import argparse
 import hashlib
@@ -61,6 +62,23 @@ FILMS = (ORDINARY, HEAVY)
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """Something to flag is seen from ``from_s`` to ``to_s`` of every ``every_s`` seconds of a film."""
+
+    from_s: float
+    to_s: float
+    every_s: float
+
+    def off_s(self, start_s: float, end_s: float) -> tuple[float, float]:
+        """How far a segment's start and end are from the nearest true ones, in seconds."""
+
+        def off(seen_s: float, true_s: float) -> float:
+            return abs((seen_s - true_s + self.every_s / 2) % self.every_s - self.every_s / 2)
+
+        return off(start_s, self.from_s), off(end_s, self.to_s)
+
+
+@dataclass(frozen=True, slots=True)
 class Material:
     """What a film is, for the report. Sizes in bytes, ``keyframe_ms`` libavcodec's CPU time, one thread."""
 
@@ -113,6 +131,12 @@ def pictures(film: Film, seconds: float, card: Rgb | None = None) -> Iterator[Rg
             shown = card
         over = grain[number % 2][top : top + film.height, left : left + film.width]
         yield (shown + over).clip(0, 255).astype(np.uint8)
+
+
+def shown(film_s: float) -> Shown:
+    """When the card is seen in a film of that many seconds."""
+    first, last = FLAGGED_SCENES[0], FLAGGED_SCENES[-1]
+    return Shown(first * SCENE / RATE, (last + 1) * SCENE / RATE, min(film_s, float(TURN_S)))
 
 
 def enlarged(picture: Rgb, film: Film) -> Rgb:

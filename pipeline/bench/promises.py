@@ -9,6 +9,8 @@ from pipeline.flow.sample import TOLERANCE
 
 LATENCY_MS = 1000.0
 """99th percentile from capture to score."""
+BOUNDARY_S = 0.25
+"""How far from the truth a boundary may be, unless its event says that it is less certain."""
 LEAN_MB, BASE_MB = 8.0, 400.0
 """A live stream of ordinary film, and a worker with all that belongs to the service."""
 ROUNDED_S = 0.01  # a snapshot's seconds are rounded
@@ -123,7 +125,27 @@ def _flagged(window: Window, rows: list[dict[str, Any]]) -> list[Promise]:
     meant = {streams.id(place) for place in streams.flagged}
     raised = {row["id"] for row in rows if row["segments"]}
     said = f"{len(meant & raised)} of {len(meant)} flagged, {len(raised - meant)} others"
-    return [Promise("every flagged stream raised a segment, no other did", meant == raised, said)]
+    return [
+        Promise("every flagged stream raised a segment, no other did", meant == raised, said),
+        *_boundaries(window),
+    ]
+
+
+def _boundaries(window: Window) -> list[Promise]:
+    """How far the boundaries of the segments are from when there was something to flag."""
+    shown = window.streams.shown
+    if shown is None or not window.ended:
+        return []
+    off, unsure = list[float](), list[float]()
+    for one in window.ended:
+        off += shown.off_s(one.start_s, one.end_s)
+        unsure += one.start_uncertainty_s, one.end_uncertainty_s
+    close = sum(off_s <= BOUNDARY_S for off_s in off)
+    wrong = sum(
+        off_s > max(BOUNDARY_S, unsure_s) + ROUNDED_S for off_s, unsure_s in zip(off, unsure, strict=True)
+    )
+    said = f"{close} of {len(off)} are so near, the farthest {max(off):.2f} s; {wrong} farther than they say"
+    return [Promise(f"every boundary within {BOUNDARY_S:g} s, or as uncertain as it says", not wrong, said)]
 
 
 def _lean(base_mb: float | None, each_mb: float | None, workers: int) -> list[Promise]:

@@ -5,6 +5,8 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +136,13 @@ class Report:
         return page(f"framewarden {self.name}", f"{self.date} · {self.machine.cpu}", sections, facts)
 
     def write(self, folder: Path) -> list[Path]:
-        """Write the three forms into ``folder``, named after the benchmark, what was run, and the day."""
+        """Write the three forms into ``folder``, named after the benchmark, what was run, and the day; where
+        there is such a report already, the new one has a number behind its name."""
         folder.mkdir(parents=True, exist_ok=True)
         words = [*self.name.split(), *([self.label] if self.label else []), self.date[:10]]
-        stem = re.sub(r"[^\w.-]+", "-", "-".join(words))
+        name = re.sub(r"[^\w.-]+", "-", "-".join(words))
+        names = (f"{name}-{number}" if number > 1 else name for number in count(1))
+        stem = next(stem for stem in names if not any(folder.glob(f"{escape(stem)}.*")))
         forms = {
             "json": json.dumps(self.as_json(), indent=2) + "\n",
             "md": self.markdown(),

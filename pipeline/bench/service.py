@@ -12,8 +12,9 @@ from typing import Any
 from pipeline import status
 from pipeline.bench import child, processes, said
 from pipeline.bench.child import BenchError, Child
+from pipeline.bench.material import Shown
 from pipeline.bench.peers import Say
-from pipeline.bench.said import Account
+from pipeline.bench.said import Account, Ended
 from pipeline.status import StatusError
 
 READY_S = 60.0
@@ -30,7 +31,8 @@ SPARE_S = 120.0
 class Streams:
     """What is to be run: ``urls`` as live streams. ``warm_s`` seconds pass, once all are up, before the
     window of ``seconds`` begins. ``server_pid``: the process that serves them, if it is ours. ``flagged``:
-    places in ``urls`` of those that show something to flag. ``spread``: priorities 0 to 9 in turn."""
+    places in ``urls`` of those that show something to flag, and ``shown`` when they do, where that is known.
+    ``spread``: priorities 0 to 9 in turn."""
 
     urls: Sequence[str]
     model: str
@@ -39,6 +41,7 @@ class Streams:
     server_pid: int | None = None
     flagged: frozenset[int] = frozenset()
     spread: bool = False
+    shown: Shown | None = None
 
     def id(self, place: int) -> str:
         """The stream's id in the config and the status."""
@@ -65,8 +68,9 @@ class Window:
     """What was seen. ``before`` and ``after`` are status snapshots at its ends, ``seconds`` between the two
     readings of CPU time; ``machine_s`` is CPU of the whole machine, ``thread_s`` of the worker's thread that
     used most. ``lost`` counts seconds of coverage events in it by cause. ``accounts`` are what streams said
-    of all their time when the run ended, ``ready_s`` how long it took until all were up. ``workers`` are the
-    workers' rows of the status, read again and again in the window."""
+    of all their time when the run ended, ``ended`` the segments that ended by themselves; ``ready_s`` is how
+    long it took until all were up. ``workers`` are the workers' rows of the status, read again and again in
+    the window."""
 
     streams: Streams
     before: dict[str, Any]
@@ -80,6 +84,7 @@ class Window:
     ready_s: float = 0.0
     lost: dict[str, float] = field(default_factory=dict)
     accounts: Mapping[str, Account] = field(default_factory=dict)
+    ended: Sequence[Ended] = ()
     workers: Sequence[Sequence[Mapping[str, Any]]] = ()
 
     @property
@@ -109,7 +114,7 @@ def watch(streams: Streams, say: Say) -> Window:
             say(f"{name}: measuring for {streams.seconds:g} s")
             window = _measure(run, streams, state_dir)
         told = said.read(out, window.before["time"], window.after["time"])
-        return replace(window, ready_s=ready_s, lost=told.lost, accounts=told.accounts)
+        return replace(window, ready_s=ready_s, lost=told.lost, accounts=told.accounts, ended=told.ended)
 
 
 def _measure(run: Child, streams: Streams, state_dir: Path) -> Window:

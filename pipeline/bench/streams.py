@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pipeline.bench import films, judge, parts, peers, rtsp, service, streams_report
+from pipeline.bench import films, judge, material, parts, peers, rtsp, service, streams_report
 from pipeline.bench.child import BenchError
 from pipeline.bench.judge import Few, Finding
 from pipeline.bench.machine import cores
@@ -69,7 +69,17 @@ def bench(film: Material, options: Options, say: Say, flagged: Material | None =
             warm_s = min(WARM_S, WARM_SHARE * options.seconds)
             places = chosen(count, options.flagged) if flagged is not None else frozenset()
             urls = [url(other if place in places else path) for place in range(count)]
-            wanted = Streams(urls, options.model, options.seconds, warm_s, server_pid, places, options.spread)
+            paced = options.kind == "realtime"  # who joins a server's film does so at any moment of it
+            wanted = Streams(
+                urls,
+                options.model,
+                options.seconds,
+                warm_s,
+                server_pid,
+                flagged=places,
+                spread=options.spread,
+                shown=material.shown(flagged.seconds) if flagged is not None and paced else None,
+            )
             lean = film.name == ORDINARY.name and not places
             found = judge.judge(service.watch(wanted, say), few=few, lean=lean)
             say(f"{count} streams: {found.cores:.2f} cores, {found.broken or 'every promise kept'}")

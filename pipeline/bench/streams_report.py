@@ -53,7 +53,8 @@ def section(
     if shown.flagged:
         says.append(
             f"{shown.flagged} of {shown.streams} streams showed something to flag for 10 s of each minute; "
-            f"{shown.segments} segments were opened. Closer looks at them are in the rest."
+            f"{shown.segments} segments were opened. Closer looks at them are in the rest; "
+            f"{shown.looks_refused} were refused in the window, for want of CPU."
         )
     if kind == "rtsp":
         says.append(

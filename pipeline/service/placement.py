@@ -1,5 +1,6 @@
-"""Which worker a stream is given to: the one with the least load, of those that are well. And what becomes
-of the streams of one that is not.
+"""Which worker a stream is given to: the one with the least load, of those that are well, and with the fewest
+streams of its priority: under overload each worker takes from the lowest of its own, and workers share cores.
+And what becomes of the streams of one that is not well.
 
 Rules only. Load is in full-HD pictures a second to be decoded: the share of NVDEC, or of the cores, that
 differs most from stream to stream."""
@@ -43,8 +44,12 @@ def place(job: Job, hands: Sequence[Hand], share: float) -> Hand | None:
         alone = job.suspect or any(other.suspect for other in hand.jobs.values())
         return (1 if alone else share) - len(hand.jobs)
 
+    def burden(hand: Hand) -> float:
+        equals = (other for other in hand.jobs.values() if other.stream.priority == job.stream.priority)
+        return load(hand.jobs.values()) + load(equals)
+
     free = [hand for hand in hands if room(hand) > 0]
-    return min(free, key=lambda hand: (hand.failing, load(hand.jobs.values()), hand.number), default=None)
+    return min(free, key=lambda hand: (hand.failing, burden(hand), hand.number), default=None)
 
 
 def suspect(hand: Hand, job: Job, blamed: Collection[int], roster: Roster) -> None:

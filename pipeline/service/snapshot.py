@@ -152,6 +152,7 @@ class Snapshot:
 
     def _unknown(self, job: Job) -> dict[str, Any]:
         """A stream that no worker has spoken of yet."""
+        gap_s = self._supervisor.config.sampling_of(job.stream).max_gap_s
         return {
             "number": job.number,
             "id": job.stream.id,
@@ -162,12 +163,14 @@ class Snapshot:
             "reason": job.failed or "",
             "plan": "",
             "why": "",
-            "max_gap_s": self._supervisor.config.sampling_of(job.stream).max_gap_s,
+            "gap_s": gap_s,
+            "max_gap_s": gap_s,
             "gap_now_s": None,
             "gap_worst_s": None,
             "frames": 0,
             "segments": 0,
             "open_segments": 0,
+            "shorter": 0,
             "item": "",
             "position_s": 0.0,
             "duration_s": None,
@@ -176,7 +179,11 @@ class Snapshot:
             "fps": None,
             "gop_s": None,
             "drops": {},
+            "decoder": "",
             "damaged": 0,
+            "held_bytes": 0,
+            "looks_refused": 0,
+            "audits_refused": 0,
             "coverage": {"screened_s": 0.0, "late_s": 0.0, "dropped_s": 0.0, "lost_s": 0.0},
             "reconnects": 0,
             "latency_ms": {"p50": None, "p99": None},

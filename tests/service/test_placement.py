@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ CARDS = ("GPU-a", "GPU-b", "GPU-c")
 ALONE = float("inf")
 
 
-def job(number: int, **status: Any) -> Job:
-    stream = Stream(id=f"cam-{number}", url=f"rtsp://127.0.0.1/{number}", labels={})
+def job(number: int, priority: int = 5, **status: Any) -> Job:
+    stream = Stream(id=f"cam-{number}", url=f"rtsp://127.0.0.1/{number}", labels={}, priority=priority)
     return Job(number, stream, "live", status=status)
 
 
@@ -58,6 +58,16 @@ def given_out(jobs: list[Job], workers: list[Hand]) -> list[list[int]]:
 
 def test_streams_of_which_nothing_is_known_are_dealt_out_evenly() -> None:
     assert given_out([job(n) for n in range(7)], hands(3)) == [[0, 3, 6], [1, 4], [2, 5]]
+
+
+@pytest.mark.parametrize("order", [range(200), sorted(range(200), key=lambda n: n % 10)])
+def test_workers_get_as_many_streams_of_each_priority_as_the_others(order: Sequence[int]) -> None:
+    """Each cuts its own lowest: were all of the high ones on one, it would cut those while low ones elsewhere
+    have everything."""
+    first, second = given_out([job(n, priority=n % 10) for n in order], hands(2))
+    for priority in range(10):
+        counts = [sum(n % 10 == priority for n in numbers) for numbers in (first, second)]
+        assert counts == [10, 10]
 
 
 def test_a_stream_goes_to_the_gpu_with_the_least_to_decode_not_with_the_fewest_streams() -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.flow.sample import TOLERANCE
 from pipeline.outbox import Outbox
-from tests.fixtures.lifecycle import wait_for_ends, worker_pids
+from tests.fixtures.lifecycle import gaps, row, snapshot, wait_for_ends, worker_pids
+from tests.fixtures.media import demux, join
 from tests.fixtures.redis import RedisServer, until
 from tests.fixtures.rtsp import RtspServer
 from tests.fixtures.service import WAIT_S, Command, film, segments
@@ -82,25 +84,71 @@ def test_three_rtsp_streams_are_flagged_into_redis(
         assert first["latency_ms"]["capture_to_score"] is None or first["latency_ms"]["capture_to_score"] >= 0
 
 
+@pytest.mark.parametrize(("camera", "passes"), [("paced file", 1), ("RTSP", 2)])
 def test_a_live_boundary_is_corrected_by_a_closer_look(
-    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+    framewarden: Start,
+    redis_server: RedisServer,
+    rtsp_server: RtspServer,
+    tmp_path: Path,
+    camera: str,
+    passes: int,
 ) -> None:
     """The open event comes at once, as uncertain as the gap; the next revision has the boundary, then the
-    end."""
-    film(tmp_path / "one.mp4", 9, (1.3, 5.6))
-    streams = [{"id": "cam", "url": "one.mp4", "pace": "realtime", "sampling": {"audit": 0}}]
+    end. The RTSP server plays the film from its start to each viewer, and its clock goes on from pass to
+    pass."""
+    path = film(rtsp_server.folder / "one.mp4", 9, (1.3, 5.6))
+    played = {"url": rtsp_server.url("one.mp4", loop=True)}
+    if camera == "paced file":
+        played = {"url": str(path), "pace": "realtime"}
+    streams = [{"id": "cam", "sampling": {"audit": 0}, **played}]
     keys: dict[str, Any] = {"redis": {"url": redis_server.url}, "policy": {"sexual": {"gap_s": 2.0}}}
-    command = framewarden("run", config(tmp_path / "run.yaml", streams, **keys), "--json", "--exit-at-end")
-    assert command.end() == 0, command.stderr
-    (first,) = opened(command, "cam")
+    command = framewarden("run", config(tmp_path / "run.yaml", streams, **keys), "--json")
+    command.wait_for(lambda c: len(closed(c, "cam")) == passes)
+    assert command.terminate() == 0, command.stderr
+    first = opened(command, "cam")[0]
     assert (first["media"]["start_s"], first["media"]["start_uncertainty_s"]) == (1.0, 1.0)
     updates = segments(command.events, "update")
     assert abs(updates[0]["media"]["start_s"] - 1.3) <= 0.25
-    (end,) = closed(command, "cam")
-    assert end["reason"] == "ended"
-    for key, truth in (("start", 1.3), ("end", 5.6)):
-        assert abs(end["media"][f"{key}_s"] - truth) <= 0.25
-        assert end["media"][f"{key}_uncertainty_s"] <= 0.125
+    for number, end in enumerate(closed(command, "cam")):
+        assert end["reason"] == "ended"
+        for key, truth in (("start", 1.3), ("end", 5.6)):
+            assert abs(end["media"][f"{key}_s"] - (9 * number + truth)) <= 0.25
+            assert end["media"][f"{key}_uncertainty_s"] <= 0.125
+
+
+def test_a_live_stream_whose_keyframes_become_rare_and_frequent_again_never_leaves_a_gap(
+    framewarden: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """A keyframe a second up to 4 s, none up to 10 s, then one a second again: at 13 s there have been three
+    good GOPs in a row."""
+    parts = [
+        film(tmp_path / f"{gop_s}-{seconds}.mp4", seconds, size=(320, 180), rate=10, gop_s=gop_s)
+        for seconds, gop_s in ((4, 1.0), (6, 6.0), (5.5, 1.0))
+    ]
+    join(tmp_path / "one.mp4", *parts)
+    _, packets = demux(tmp_path / "one.mp4")
+    assert [p.time_s for p in packets if p.keyframe] == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 15]
+    streams = [{"id": "cam", "url": "one.mp4", "pace": "realtime", "sampling": {"audit": 0}}]
+    settings = config(tmp_path / "run.yaml", streams, redis={"url": redis_server.url})
+    command = framewarden("run", settings, "--json", "--exit-at-end")
+
+    def now(wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        return row(snapshot(tmp_path, lambda s: wanted(row(s, "cam"))), "cam")
+
+    moments = [now(lambda r: r.get("frames", 0) > 0), now(lambda r: r["plan"] != "keyframes")]
+    assert command.end() == 0, command.stderr
+    moments.append(now(lambda r: r["state"] == "ended"))
+    assert [(moment["plan"], moment["why"]) for moment in moments] == [
+        ("keyframes", "keyframes, until they prove too rare"),
+        ("skip", "keyframes come less often than every 2 s"),
+        ("keyframes", "a keyframe every 1 s keeps the gap"),
+    ]
+    lost = [moment["coverage"]["lost_s"] for moment in moments]
+    assert lost == [lost[0]] * 3
+    assert {gap["cause"] for gap in gaps(command, "cam")} <= {"not_started"}
+    (end,) = [e["data"] for e in command.events if e["data"].get("state") == "ended"]
+    assert (end["dropped_s"], end["late_s"]) == (0, 0)
+    assert 0 < moments[-1]["gap_worst_s"] <= moments[-1]["max_gap_s"] * TOLERANCE + 0.001
 
 
 def test_a_killed_worker_comes_back_and_its_streams_go_on(
