@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import config
-from pipeline.backends.repeat_ffmpeg import repeat_clip
+from pipeline.backends.join_ffmpeg import join_clips
 from pipeline.bench import material
 from samples import make_clips
 from tests.fixtures.redis import RedisServer
@@ -114,7 +114,7 @@ def test_the_sample_consumer_prints_each_segment_once_and_acknowledges_every_ent
 def test_a_benchmark_film_has_the_promised_keyframes_and_is_repeated_without_loss(tmp_path: Path) -> None:
     film = dataclasses.replace(material.ORDINARY, name="brief")
     once = material.describe(film, material.make(film, tmp_path, seconds=2))
-    twice = material.describe(film, repeat_clip(Path(once.path), tmp_path / "twice.mp4", 2))
+    twice = material.describe(film, join_clips([Path(once.path)] * 2, tmp_path / "twice.mp4"))
     assert (once.seconds, twice.seconds, twice.gop_s) == (2.0, 4.0, 2.0)
     assert twice.keyframe_bytes_min == twice.keyframe_bytes_max == once.keyframe_bytes
     assert once.keyframe_ms > 0

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from pipeline.backends.decode_software import open_decoder
 from pipeline.backends.encode_ffmpeg import write_clip
+from pipeline.backends.join_ffmpeg import join_clips
 from pipeline.backends.pictures_ffmpeg import read_picture
-from pipeline.backends.repeat_ffmpeg import repeat_clip
 from pipeline.backends.source_ffmpeg import SourceSettings, open_source
 from pipeline.flow.resize import weights
 
@@ -170,7 +170,7 @@ def make(
             options=options,
         )
         part.rename(one)
-    return whole if whole.exists() else repeat_clip(one, whole, turns)
+    return whole if whole.exists() else join_clips([one] * turns, whole)
 
 
 def describe(film: Film, path: Path) -> Material:

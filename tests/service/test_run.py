@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.backends.join_ffmpeg import join_clips
 from pipeline.flow.sample import TOLERANCE
 from pipeline.outbox import Outbox
 from tests.fixtures.lifecycle import gaps, row, snapshot, wait_for_ends, worker_pids
-from tests.fixtures.media import demux, join
+from tests.fixtures.media import demux
 from tests.fixtures.redis import RedisServer, until
 from tests.fixtures.rtsp import RtspServer
 from tests.fixtures.service import WAIT_S, Command, film, segments
@@ -125,7 +126,7 @@ def test_a_live_stream_whose_keyframes_become_rare_and_frequent_again_never_leav
         film(tmp_path / f"{gop_s}-{seconds}.mp4", seconds, size=(320, 180), rate=10, gop_s=gop_s)
         for seconds, gop_s in ((4, 1.0), (6, 6.0), (5.5, 1.0))
     ]
-    join(tmp_path / "one.mp4", *parts)
+    join_clips(parts, tmp_path / "one.mp4")
     _, packets = demux(tmp_path / "one.mp4")
     assert [p.time_s for p in packets if p.keyframe] == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 15]
     streams = [{"id": "cam", "url": "one.mp4", "pace": "realtime", "sampling": {"audit": 0}}]

@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from pipeline.backends.annexb import Framing
-from pipeline.backends.repeat_ffmpeg import repeat_clip
+from pipeline.backends.join_ffmpeg import join_clips
 from pipeline.backends.source_ffmpeg import SourceSettings, open_source
 from pipeline.bench import material
 from pipeline.flow.source import Packet, StreamInfo
@@ -21,7 +21,7 @@ def film() -> Path:
 def longer(times: int) -> Path:
     """The same film, several times over."""
     target = FOLDER / f"{material.ORDINARY.name}-{round(TURN_S)}s-x{times}.mp4"
-    return target if target.exists() else repeat_clip(film(), target, times)
+    return target if target.exists() else join_clips([film()] * times, target)
 
 
 def packets() -> tuple[StreamInfo, list[Packet]]:
