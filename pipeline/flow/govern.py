@@ -25,11 +25,12 @@ PATIENCE_S = 6.0
 """Such a cut takes effect before the next one: samples that are on their way were ordered before it."""
 EFFECT_S = 3.0
 """A stream first comes to the end of the gap that it is in. Where gaps are longer than this, on average, all
-goes so much slower."""
+goes so much slower, and a change of waiting counts so much less: what answers late must be asked gently."""
 LONGEST_S = 5.0
 """A longer time between two steps counts as this."""
 WHOLE = 0.98
-"""A stretch of less than this is none: the least one costs some of the keyframes that a gap needs."""
+"""A stretch of less than this is none: the least one costs some of the keyframes that a gap needs. Once there
+is one it stays until samples wait for little: just above what is carried it would come and go."""
 LEAST = 0.02
 """So much is always afforded: with nothing to score it would never be seen that there is room again."""
 
@@ -88,18 +89,24 @@ class Governor:
         when that is no sign of overload. ``gap_s`` is the mean gap in force, as a sample sees it; to go below
         ``floor`` would spare nothing. Returns the fraction in force: less than 1 under overload, even where
         nothing may be stretched."""
-        passed = min(passed_s, LONGEST_S) / max(1.0, gap_s / EFFECT_S)
+        slow = max(1.0, gap_s / EFFECT_S)
+        passed = min(passed_s, LONGEST_S) / slow
         excess = max(0.0, waited - WAIT)
-        cut = PER_WAIT * excess * passed + PER_GROWTH * (excess - self._excess)
+        cut = (PER_WAIT * excess * passed + PER_GROWTH * (excess - self._excess)) / slow
         self._excess = excess
         self._calm_s = self._calm_s + passed if waited < WAIT / 2 and not lost else 0.0
         self._patience_s -= passed
         if not lost:
             calm = 2.0 ** min(self._calm_s / DOUBLE_S, DOUBLINGS)
             cut -= GIVE * passed * max(0.0, 1.0 - waited / WAIT) * calm
-        elif self._patience_s <= 0.0:
-            cut, self._patience_s = max(cut, LEAST_CUT, lost), PATIENCE_S
+        else:
+            cut = max(0.0, cut)
+            if self._patience_s <= 0.0:
+                cut, self._patience_s = max(cut, LEAST_CUT, lost), PATIENCE_S
         cut = max(-MOST_CUT, min(cut, MOST_CUT))
         self._found = max(min(floor, WHOLE), LEAST, min(1.0, self._found * (1.0 - cut)))
-        self.fraction = 1.0 if self._found > WHOLE else self._found
+        if self._found == 1.0 and self._calm_s:
+            self.fraction = 1.0
+        elif self._found <= WHOLE or self.fraction < 1.0:
+            self.fraction = min(self._found, WHOLE)
         return self.fraction

@@ -90,7 +90,9 @@ def test_what_was_dropped_is_cut_at_once_within_bounds_and_not_again_before_that
 def test_a_backlog_that_only_stood_for_a_moment_costs_next_to_nothing() -> None:
     governor = Governor()
     assert 0.85 < governor.step(1.0, waited=WAIT + 0.3, lost=0.0) < 0.95
-    assert governor.step(1.0, waited=WAIT, lost=0.0) == 1.0
+    assert governor.step(1.0, waited=WAIT, lost=0.0) == WHOLE
+    governor.step(1.0, waited=0.0, lost=0.0)
+    assert governor.step(1.0, waited=0.0, lost=0.0) == 1.0
 
 
 def test_no_step_takes_or_gives_more_than_the_greatest_cut() -> None:
@@ -129,10 +131,10 @@ def test_what_was_given_up_comes_back_while_samples_wait_less_than_too_long() ->
     before = governor.step(1.0, waited=0.0, lost=0.5)
     for _ in range(300):
         after = governor.step(1.0, waited=0.8 * WAIT, lost=0.0)
-        assert before <= after
-        assert after == 1.0 or after <= before * (1.0 + GIVE / 4)
+        assert before <= after <= before * (1.0 + GIVE / 4)
         before = after
-    assert governor.fraction == 1.0
+    assert governor.fraction == WHOLE
+    assert governor.step(1.0, waited=WAIT / 2 - 0.01, lost=0.0) == 1.0
 
 
 def test_calm_gives_back_in_growing_steps() -> None:
@@ -222,36 +224,35 @@ SWING_S = pi * (sqrt(STALE_S / PER_WAIT) + sqrt(STALE_S * WAIT / GIVE))
 
 
 def settled(load: float, gap_s: float) -> list[float]:
-    """A quarter of an hour's fractions under a load that has been the same for five minutes."""
+    """A quarter of an hour's fractions under a load that has been the same for five minutes; for longer where
+    gaps are, as much as all goes slower."""
     governor, machine = Governor(), Machine(1.0 / load, max(round(EFFECT_S), round(gap_s)))
     fractions, lost = list[float](), 0.0
-    for _ in range(1200):
+    for _ in range(900 + (before := round(300 * max(1.0, gap_s / EFFECT_S)))):
         fractions.append(governor.step(1.0, waited=machine.waited, lost=lost, gap_s=gap_s))
         lost = machine.second(fractions[-1])
-    return fractions[300:]
+    return fractions[before:]
 
 
-@pytest.mark.parametrize(("gap_s", "most"), [(2.0, 0.0), (6.0, 0.0), (12.0, 2 * 900 / SWING_S)])
-@given(load=st.one_of(st.floats(0.9, 1.0), st.floats(1.05, 4.0)))
+@pytest.mark.parametrize("gap_s", [2.0, 6.0, 12.0])
+@given(load=st.one_of(st.floats(0.9, 1.0), st.floats(1.1, 4.0)))
 @example(load=1.0)
-@example(load=1.05)
-def test_under_a_load_that_stays_the_same_the_fraction_comes_to_rest(
-    load: float, gap_s: float, most: float
-) -> None:
-    """Where a cut takes 12 s to show it does not, but swings no faster than the backlog would by itself: two
-    turns in 58 s."""
+@example(load=1.1)
+def test_under_a_load_that_stays_the_same_the_fraction_comes_to_rest(load: float, gap_s: float) -> None:
     fractions = settled(load, gap_s)
-    assert turns(fractions) <= most
+    assert turns(fractions) == 0
     if load <= 1.0:
         assert set(fractions) == {1.0}
 
 
-@pytest.mark.xfail(strict=True, reason="WHOLE has one edge for both ways: up to 7 turns a minute")
-@pytest.mark.parametrize("load", [1.005, 1.01, 1.02])
-def test_under_a_load_just_above_what_is_carried_the_fraction_swings_no_faster_than_the_backlog(
-    load: float,
+@pytest.mark.parametrize("gap_s", [2.0, 6.0, 12.0])
+@pytest.mark.parametrize("load", [1.005, 1.01, 1.02, 1.05, 1.07])
+def test_a_load_just_above_what_is_carried_is_met_by_a_stretch_that_seldom_comes_and_goes(
+    load: float, gap_s: float
 ) -> None:
-    assert turns(settled(load, 2.0)) <= 2 * 900 / SWING_S
+    """A whole stretch is more than needs to go, so it cannot stay; but no more often than the backlog would
+    swing by itself: two turns in 58 s."""
+    assert turns(settled(load, gap_s)) <= 2 * 900 / SWING_S
 
 
 @pytest.mark.parametrize("gap_s", [2.0, 6.0, 12.0])
@@ -276,13 +277,19 @@ def test_a_minute_after_a_peak_all_is_given_back(load: float, gap_s: float) -> N
     assert seconds - 60 <= 2 * STALE_S + 1 + gives_s * max(1.0, gap_s / EFFECT_S)
 
 
-@given(st.floats(0.0, 1.0), st.lists(st.floats(0.001, 1.0), min_size=1, max_size=40))
-def test_nothing_is_given_back_while_samples_are_dropped(waited: float, losses: list[float]) -> None:
-    """However little the others waited: those that waited longest are not among them."""
+@given(
+    st.lists(st.tuples(st.floats(0.0, 1.0), st.floats(0.001, 1.0)), min_size=1, max_size=40),
+    st.floats(0.0, 1.0),
+)
+def test_nothing_is_given_back_while_samples_are_dropped(
+    seconds: list[tuple[float, float]], first: float
+) -> None:
+    """However little the others waited, and however much less than before: those that waited longest are not
+    among them."""
     governor = Governor()
-    before = governor.step(1.0, waited=waited, lost=0.5)
+    before = governor.step(1.0, waited=first, lost=0.5)
     assert before < 1.0
-    for lost in losses:
+    for waited, lost in seconds:
         after = governor.step(1.0, waited=waited, lost=lost)
         assert after <= before
         before = after
