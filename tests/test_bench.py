@@ -743,11 +743,13 @@ def test_a_film_goes_through_the_real_stages_and_as_few_pictures_as_the_gap_allo
 
 
 def test_costs_add_up_and_are_compared_with_the_first() -> None:
-    first = growth.Cost("a", "1x1", 2.0, 3, 4, 5.0, 2.0, "keyframes", 0.5, 1.0, 13.0, 1.0, 5.0)
-    section = growth.section([first, replace(first, film="b", decode_ms=33.0)], "open-nsfw")
-    assert [cost["ms"] for cost in section.data["costs"]] == [20.0, 40.0]
-    (table,) = section.tables
-    assert [row[-1] for row in table.rows] == [1.0, 2.0]
+    first = growth.Cost("a", "5a", "1x1", 2.0, 3, 4, 5.0, 2.0, "keyframes", 0.5, 1.0, 13.0, 1.0, 5.0)
+    costs = [first, replace(first, max_gap_s=1.0), replace(first, film="b", sha256="5b", decode_ms=33.0)]
+    section = growth.section(costs, "open-nsfw")
+    assert [cost["ms"] for cost in section.data["costs"]] == [20.0, 20.0, 40.0]
+    table, films = section.tables
+    assert films.rows == [("a", "5a"), ("b", "5b")]
+    assert [row[-1] for row in table.rows] == [1.0, 1.0, 2.0]
     assert "demux 1.0, decode 13.0, conversion 1.0, engine 5.0" in section.says[0]
 
 

@@ -19,6 +19,7 @@ from pipeline.backends.frames_numpy import convert
 from pipeline.backends.registry import open_decoder, open_source
 from pipeline.backends.source_ffmpeg import SourceSettings
 from pipeline.bench.child import BenchError
+from pipeline.bench.material import sha256
 from pipeline.bench.peers import Say
 from pipeline.flow.decode import Picture
 from pipeline.flow.frames import InputSpec
@@ -74,9 +75,11 @@ class Recall:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a case came to: ``plan`` was in force at the end, ``samples_a_second`` pictures were scored."""
+    """What a case came to: ``sha256`` is the film's, ``plan`` was in force at the end, ``samples_a_second``
+    pictures were scored."""
 
     case: Case
+    sha256: str
     plan: str
     samples_a_second: float
     worst_gap_s: float
@@ -182,7 +185,7 @@ def measure(case: Case, path: Path, *, runs: int, lengths_s: Sequence[float] = L
     settled = [one[one >= begin] for one in samples]
     gaps = [int(np.diff(one).max()) for one in settled]
     each = sum(len(one) for one in settled) / (runs * (count - begin) / RATE)
-    return Found(case, luck[-1][1], each, max(gaps) / RATE, tuple(recalls))
+    return Found(case, sha256(path), luck[-1][1], each, max(gaps) / RATE, tuple(recalls))
 
 
 def hit(samples: NDArray[np.int64], starts: NDArray[np.int64], length: int) -> NDArray[np.bool_]:

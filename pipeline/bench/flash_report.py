@@ -93,9 +93,10 @@ def _cases(found: Sequence[Found]) -> Table:
         "plan in force",
         "samples a second",
         "worst gap s",
+        "sha256 of the film",
     )
     rows: list[tuple[Cell, ...]] = [
-        (c.name, c.max_gap_s, c.gop_s, one.plan, one.samples_a_second, one.worst_gap_s)
+        (c.name, c.max_gap_s, c.gop_s, one.plan, one.samples_a_second, one.worst_gap_s, one.sha256)
         for one in found
         for c in (one.case,)
     ]

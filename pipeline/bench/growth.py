@@ -51,6 +51,7 @@ class Cost:
     has what the sampler and Python take in it. ``plan`` was in force at the end."""
 
     film: str
+    sha256: str
     size: str
     gop_s: float
     bit_rate: int
@@ -106,6 +107,7 @@ def cost(film: Film, path: Path, gap_s: float, model: str, engine_ms: float) -> 
     each = 1e3 / run.seconds
     return Cost(
         film=film.name,
+        sha256=about.sha256,
         size=f"{film.width}x{film.height}",
         gop_s=film.gop / RATE,
         bit_rate=about.bit_rate,
@@ -182,7 +184,8 @@ def section(costs: Sequence[Cost], model: str) -> Section:
     bars = [(_name(one), (one.demux_ms, one.decode_ms, one.convert_ms, one.engine_ms)) for one in costs]
     plot = Bars("CPU a stream-second", "ms", ("demux", "decode", "conversion", "engine"), bars)
     data = {"costs": [asdict(one) | {"ms": one.ms} for one in costs], "says": says}
-    return Section("cost", "What a stream-second costs", says, [Table(titles, rows)], data, [plot])
+    made = Table(("film", "sha256"), list({one.film: (one.film, one.sha256) for one in costs}.values()))
+    return Section("cost", "What a stream-second costs", says, [Table(titles, rows), made], data, [plot])
 
 
 def _name(one: Cost) -> str:

@@ -173,6 +173,12 @@ def make(
     return whole if whole.exists() else join_clips([one] * turns, whole)
 
 
+def sha256(path: Path) -> str:
+    """Of the whole file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def describe(film: Film, path: Path) -> Material:
     """Read the whole file once and decode some of its keyframes."""
     spent: list[float] = []
@@ -195,12 +201,10 @@ def describe(film: Film, path: Path) -> Material:
     seconds = last + 1 / RATE
     gop_s = statistics.median(np.diff(times)) if len(times) > 1 else seconds
     cost_ms = 1000 * statistics.median(spent)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Material(
         name=film.name,
         path=str(path),
-        sha256=digest,
+        sha256=sha256(path),
         seconds=round(seconds, 2),
         bit_rate=round(8 * total / seconds),
         gop_s=round(float(gop_s), 3),
