@@ -17,6 +17,7 @@ from pipeline.service import process
 from pipeline.service.health import Deaths, Pulse
 from pipeline.service.jobs import Job
 from pipeline.service.marks import SPAWN, Board, board, clear, marked, marked_by
+from pipeline.service.memory import bounded
 from pipeline.service.messages import Item
 from pipeline.service.orders import Done, Reads, WorkerPlan
 
@@ -121,7 +122,8 @@ class Hand:
         resource_tracker.ensure_running()  # it would unblock the signals below
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # inherited, until the worker ignores them
         try:
-            self.process.start()
+            with bounded():
+                self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()

@@ -15,7 +15,6 @@ from typing import Any
 from pipeline.backends.cuda_driver import see_only
 from pipeline.errors import FramewardenError
 from pipeline.log import CrashReport, configure
-from pipeline.service.memory import bound_arenas
 from pipeline.service.orders import WorkerPlan
 
 PR_SET_PDEATHSIG = 1  # sys/prctl.h
@@ -31,7 +30,6 @@ def main(plan: WorkerPlan, pipe: Connection) -> None:
     for number in ENDING:  # a terminal or a service manager sends them to all; the supervisor decides
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-    bound_arenas()
     if plan.gpu:
         see_only(plan.gpu)
     lock = threading.Lock()

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+from pipeline.service.memory import TUNABLES, bounded
+
 FULL_OF_HOLES = """
 import ctypes
 from pipeline.service.memory import TRIM_S, Trimmer
@@ -35,3 +39,51 @@ def test_what_was_freed_goes_back_once_a_minute() -> None:
     early_mb, late_mb = map(float, done.stdout.split())
     assert early_mb > 50
     assert late_mb < 10
+
+
+MANY_THREADS = """
+import ctypes, threading
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+class Counts(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks "
+                "uordblks fordblks keepcost".split()]
+
+libc.mallinfo2.restype = Counts
+freed, counted = threading.Barrier(31), threading.Event()
+
+def run():
+    taken = [libc.malloc(size) for size in range(304, 1024, 16) for _ in range(7)]
+    for place in taken:
+        libc.free(place)
+    freed.wait()
+    counted.wait()
+
+before = libc.mallinfo2().uordblks
+threads = [threading.Thread(target=run) for _ in range(30)]
+for thread in threads:
+    thread.start()
+freed.wait()
+print((libc.mallinfo2().uordblks - before) / 1e6)
+counted.set()
+"""
+
+
+def kept_mb() -> float:
+    """What malloc counts as in use after 30 threads have freed all that they took."""
+    return float(subprocess.run([sys.executable, "-c", MANY_THREADS], capture_output=True, check=True).stdout)
+
+
+def test_a_bounded_process_keeps_no_freed_pieces_for_each_of_its_threads() -> None:
+    """Seven of each of 45 sizes are 0.2 MB a thread: 6 MB where nothing is bounded."""
+    assert kept_mb() > 4
+    with bounded():
+        assert kept_mb() < 2
+
+
+def test_the_users_own_settings_of_malloc_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TUNABLES, "glibc.malloc.tcache_max=1032")
+    with bounded():
+        assert kept_mb() > 4
