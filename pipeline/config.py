@@ -1,7 +1,8 @@
 """What to do, validated once and read nowhere else: ``load`` gives a frozen ``Config`` or all mistakes."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from pipeline.masking import mask_url
 
 __all__ = [
     "LIVE_SCHEMES", "Config", "Policy", "Redis", "Sampling", "Sources", "Stream", "Thresholds",
-    "cache_folder", "categories_of", "load", "schema", "screen_config",
+    "cache_folder", "categories_of", "load", "preset", "schema", "screen_config",
 ]  # fmt: skip
 
 MANIFEST_SUFFIXES = (".yaml", ".yml")
@@ -106,6 +107,21 @@ def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
     """Where built engines are kept: ``framewarden`` in ``XDG_CACHE_HOME``, or in ``~/.cache``."""
     base = env.get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "framewarden"
+
+
+@contextmanager
+def preset(name: str, value: str, env: MutableMapping[str, str] = os.environ) -> Iterator[None]:
+    """A process that is started within finds ``value`` in the variable ``name``, and behind a colon what the
+    user has put there."""
+    own = env.get(name)
+    env[name] = value if own is None else f"{value}:{own}"
+    try:
+        yield
+    finally:
+        if own is None:
+            del env[name]
+        else:
+            env[name] = own
 
 
 def printable(text: str) -> str:

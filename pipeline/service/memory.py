@@ -1,9 +1,9 @@
 """What is done so that the memory a process holds follows what it needs."""
 
 import ctypes
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+
+from pipeline.config import preset
 
 TUNABLES = "GLIBC_TUNABLES"
 BOUNDS = "glibc.malloc.arena_max=2:glibc.malloc.tcache_max=256"
@@ -14,18 +14,9 @@ TRIM_S = 60.0
 """How often freed memory goes back to the system; that takes milliseconds, and pages are got again."""
 
 
-@contextmanager
-def bounded() -> Iterator[None]:
+def bounded() -> AbstractContextManager[None]:
     """A process that is started within keeps to ``BOUNDS``, unless the user's own settings say otherwise."""
-    own = os.environ.get(TUNABLES)
-    os.environ[TUNABLES] = BOUNDS if own is None else f"{BOUNDS}:{own}"  # the last one counts
-    try:
-        yield
-    finally:
-        if own is None:
-            del os.environ[TUNABLES]
-        else:
-            os.environ[TUNABLES] = own
+    return preset(TUNABLES, BOUNDS)
 
 
 class Trimmer:
