@@ -1,7 +1,7 @@
 """What to do, validated once and read nowhere else: ``load`` gives a frozen ``Config`` or all mistakes."""
 
 import os
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,18 +110,18 @@ def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
 
 
 @contextmanager
-def preset(name: str, value: str, env: MutableMapping[str, str] = os.environ) -> Iterator[None]:
+def preset(name: str, value: str) -> Iterator[None]:
     """A process that is started within finds ``value`` in the variable ``name``, and behind a colon what the
     user has put there."""
-    own = env.get(name)
-    env[name] = value if own is None else f"{value}:{own}"
+    own = os.environ.get(name)
+    os.environ[name] = value if own is None else f"{value}:{own}"
     try:
         yield
     finally:
         if own is None:
-            del env[name]
+            del os.environ[name]
         else:
-            env[name] = own
+            os.environ[name] = own
 
 
 def printable(text: str) -> str:

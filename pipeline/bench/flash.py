@@ -19,8 +19,8 @@ from pipeline.backends.frames_numpy import convert
 from pipeline.backends.registry import open_decoder, open_source
 from pipeline.backends.source_ffmpeg import SourceSettings
 from pipeline.bench.child import BenchError
-from pipeline.bench.material import sha256
 from pipeline.bench.peers import Say
+from pipeline.engines import sha256_of
 from pipeline.flow.decode import Picture
 from pipeline.flow.frames import InputSpec
 from pipeline.flow.pick import pictures
@@ -185,7 +185,7 @@ def measure(case: Case, path: Path, *, runs: int, lengths_s: Sequence[float] = L
     settled = [one[one >= begin] for one in samples]
     gaps = [int(np.diff(one).max()) for one in settled]
     each = sum(len(one) for one in settled) / (runs * (count - begin) / RATE)
-    return Found(case, sha256(path), luck[-1][1], each, max(gaps) / RATE, tuple(recalls))
+    return Found(case, sha256_of(path), luck[-1][1], each, max(gaps) / RATE, tuple(recalls))
 
 
 def hit(samples: NDArray[np.int64], starts: NDArray[np.int64], length: int) -> NDArray[np.bool_]:

@@ -9,7 +9,6 @@ on the same kind of processor (on another the last digits of a Fourier transform
 bytes); the report shows their sha256, bitrate and the cost of their keyframes."""
 
 import argparse
-import hashlib
 import statistics
 import threading
 import time
@@ -25,6 +24,7 @@ from pipeline.backends.encode_ffmpeg import write_clip
 from pipeline.backends.join_ffmpeg import join_clips
 from pipeline.backends.pictures_ffmpeg import read_picture
 from pipeline.backends.source_ffmpeg import SourceSettings, open_source
+from pipeline.engines import sha256_of
 from pipeline.flow.resize import weights
 
 WIDTH, HEIGHT, RATE, GOP = 1920, 1080, 30, 60
@@ -173,12 +173,6 @@ def make(
     return whole if whole.exists() else join_clips([one] * turns, whole)
 
 
-def sha256(path: Path) -> str:
-    """Of the whole file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def describe(film: Film, path: Path) -> Material:
     """Read the whole file once and decode some of its keyframes."""
     spent: list[float] = []
@@ -204,7 +198,7 @@ def describe(film: Film, path: Path) -> Material:
     return Material(
         name=film.name,
         path=str(path),
-        sha256=sha256(path),
+        sha256=sha256_of(path),
         seconds=round(seconds, 2),
         bit_rate=round(8 * total / seconds),
         gop_s=round(float(gop_s), 3),
