@@ -61,6 +61,7 @@ class Sampler:
         self._spare: Packet | None = None  # the latest keyframe passed over since the last sample
         self._retry: list[Order] = []
         self._feeding = False  # this GOP is fed, for an audit or for its last picture
+        self._waits = False  # not yet: its packets are held until the picture that is audited is among them
         self._audit_s = inf
         self.audits, self.audits_refused = True, 0
         self._ahead = Ahead(live=self._live)
@@ -232,7 +233,7 @@ class Sampler:
         return rescue + (self._keyframe(packet) if packet.keyframe else self._between(packet))
 
     def _keyframe(self, packet: Packet) -> list[Order]:
-        orders = [FLUSH] if self._feeding else []
+        orders = [FLUSH] if self._feeding and not self._waits else []
         self._hold(packet)
         if not self._needed(packet.time_s):
             self._spare, self._feeding = packet if self.is_new(packet.time_s) else None, False
@@ -241,9 +242,11 @@ class Sampler:
         audit = not self._feeding and self.gop_s is not None and self._rng.random() < self.rules.audit
         self.audits_refused += audit and not self.audits
         self._feeding = audit and self.audits
+        self._waits = self._feeding and self._holds
         if self._feeding and self.gop_s is not None:
             self._audit_s = packet.time_s + self._rng.random() * self.gop_s
-            orders.append(Order("feed", packet))
+            if not self._waits:
+                orders.append(Order("feed", packet))
         return orders
 
     def _needed(self, time_s: float) -> bool:
@@ -256,19 +259,23 @@ class Sampler:
         return abs(time_s - self._due) <= abs(following - self._due)
 
     def _between(self, packet: Packet) -> list[Order]:
-        """A packet that is no keyframe: held, and fed only for an audit."""
+        """A packet that is no keyframe: held, and fed only for an audit. That feeds what is held in one go: a
+        decoder with the pictures that others refer to holds 25 MB of a 1080p stream."""
         if self._held and self.held_bytes + packet.size > HELD_BYTES:
             if self.rules.plan == "auto":
                 return self._enter_full(packet, "the distance between keyframes is too large to hold")
             held, self._audit_s, self._feeding = self._held, inf, True  # on, without holding, to the end
+            self._waits = False
             self._hold(None)
             return [RESET, *feed(held), Order("feed", packet)]
         self._hold(packet)
-        if self._feeding and self._audit_s <= self._seen_s:
+        if not self._feeding or (self._waits and packet.time_s < self._audit_s):
+            return []
+        if self._audit_s <= self._seen_s:
             self._feeding = False
             return [RESET]
-        wanted = not packet.time_s < self._audit_s < inf
-        return [Order("feed", packet, wanted)] if self._feeding else []
+        fed, self._waits = self._held if self._waits else [packet], False
+        return [Order("feed", one, not one.time_s < self._audit_s < inf) for one in fed]
 
     def _rescue(self, packet: Packet) -> tuple[list[Order], bool]:
         """When the gap is about to be missed: the keyframe passed over, or all that is held; and whether the
@@ -302,7 +309,7 @@ class Sampler:
         held = [] if packet.keyframe and not self._alone else self._held
         self._hold(None)
         self._ahead = Ahead(held, live=self._live)
-        self._spare, self._feeding, self._audit_s = None, False, inf
+        self._spare, self._feeding, self._waits, self._audit_s = None, False, False, inf
         if self._last is not None and not self._watching(self._last):
             self._due = self._last + self.gap_s  # the newest picture that keeps the gap
         return [RESET, *self._feed(held), *self._feed(self._ahead.feed(packet))]

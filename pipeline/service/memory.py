@@ -6,10 +6,13 @@ from contextlib import AbstractContextManager
 from pipeline.config import preset
 
 TUNABLES = "GLIBC_TUNABLES"
-BOUNDS = "glibc.malloc.arena_max=2:glibc.malloc.tcache_max=256"
+_SURFACE_BYTES = 384 * 1024
+"""Less than a plane of a 1080p picture, more than what is converted at a time."""
+BOUNDS = f"glibc.malloc.arena_max=2:glibc.malloc.tcache_max=256:glibc.malloc.mmap_threshold={_SURFACE_BYTES}"
 """For a process of many threads (glibc's manual, "Memory Allocation Tunables"). Each thread would keep up to
 2 MB of freed surfaces, and seven freed pieces of every size up to 1 kB, which no trim gives back: in a worker
-of 20 streams 3 MB, gathered over an hour."""
+of 20 streams 3 MB, gathered over an hour. And surfaces would lie among small things: what an audit has freed,
+25 MB, would stay with the process for up to a minute, as would what an engine needs to be compiled."""
 TRIM_S = 60.0
 """How often freed memory goes back to the system; that takes milliseconds, and pages are got again."""
 

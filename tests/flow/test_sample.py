@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -378,6 +379,17 @@ def test_an_audit_keeps_a_picture_between_keyframes() -> None:
     assert sum(time not in keyframes for time in run.times) >= 10
     assert run.sampler.plan == "keyframes"
     assert run.times == sorted(set(run.times))
+
+
+@pytest.mark.parametrize("kind", ["live", "file"])
+def test_an_audit_holds_a_decoder_for_no_longer_than_its_picture_takes(kind: Kind) -> None:
+    """What it depends on is fed when it has come, and a few packets later the decoder is free again."""
+    decoder, audited, decoding = Reorderer(delay=2), sampler(kind, audit=1.0), Counter[int]()
+    for number, packet in enumerate(film([60] * 30, 30, b_frames=2)):
+        list(pictures(packet, audited, decoder))
+        decoding[number // 60] += decoder.start is not None
+    assert decoder.feeds > 10 * 30, "half a sequence each, on average"
+    assert max(decoding.values()) <= 6, "that picture comes with two more, and then two behind it"
 
 
 def test_an_audit_for_which_there_is_no_time_is_left_out_and_counted() -> None:

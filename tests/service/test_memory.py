@@ -7,9 +7,8 @@ import pytest
 
 from pipeline.service.memory import TUNABLES, bounded
 
-FULL_OF_HOLES = """
+HELD = """
 import ctypes
-from pipeline.service.memory import TRIM_S, Trimmer
 
 def held():
     with open("/proc/self/status") as lines:
@@ -19,6 +18,11 @@ libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
 before = held()
+"""
+FULL_OF_HOLES = (
+    "from pipeline.service.memory import TRIM_S, Trimmer"
+    + HELD
+    + """
 taken = [libc.malloc(65536) for _ in range(1000)]
 for place in taken:
     libc.memset(place, 1, 65536)
@@ -31,6 +35,7 @@ early = held()
 trimmer.step(100.0 + TRIM_S)
 print(early - before, held() - before)
 """
+)
 
 
 def test_what_was_freed_goes_back_once_a_minute() -> None:
@@ -39,6 +44,37 @@ def test_what_was_freed_goes_back_once_a_minute() -> None:
     early_mb, late_mb = map(float, done.stdout.split())
     assert early_mb > 50
     assert late_mb < 10
+
+
+SURFACES = (
+    HELD
+    + """
+libc.free(libc.malloc(16_000_000))  # from then on glibc would put all that is smaller among the small things
+sizes = [1920 * 1080, 960 * 540, 960 * 540, 64] * 10
+taken = [libc.malloc(size) for size in sizes]
+for place, size in zip(taken, sizes):
+    libc.memset(place, 1, size)
+full = held()
+for number, place in enumerate(taken):
+    if number % 4 < 3:
+        libc.free(place)
+print(full - before, held() - before)
+"""
+)
+
+
+def left_mb() -> float:
+    """What is held after ten freed pictures of 3 MB, with something small behind each."""
+    done = subprocess.run([sys.executable, "-c", SURFACES], capture_output=True, text=True, check=True)
+    full_mb, after_mb = map(float, done.stdout.split())
+    assert full_mb > 25
+    return after_mb
+
+
+def test_a_bounded_process_holds_no_surface_that_was_freed() -> None:
+    assert left_mb() > 25
+    with bounded():
+        assert left_mb() < 2
 
 
 MANY_THREADS = """
