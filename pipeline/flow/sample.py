@@ -60,8 +60,8 @@ class Sampler:
         self._held: list[Packet] = []  # since the latest sound keyframe
         self._spare: Packet | None = None  # the latest keyframe passed over since the last sample
         self._retry: list[Order] = []
-        self._feeding = False  # this GOP is fed, for an audit or for its last picture
-        self._waits = False  # not yet: its packets are held until the picture that is audited is among them
+        # Whether this GOP is fed, for an audit or its last picture; "later": once the audited one has come.
+        self._feeding: Literal["no", "later", "now"] = "no"
         self._audit_s = inf
         self.audits, self.audits_refused = True, 0
         self._ahead = Ahead(live=self._live)
@@ -121,7 +121,9 @@ class Sampler:
     def rests(self, keyframe_s: float) -> bool:
         """Whether no packet before the next keyframe, which is shown at ``keyframe_s``, would change
         anything: a file's reader may then leave them out. Not for the last GOP."""
-        if self.plan != "keyframes" or self._feeding or self._last is None or self._watching(keyframe_s):
+        if self.plan != "keyframes" or self._feeding != "no":
+            return False
+        if self._last is None or self._watching(keyframe_s):
             return False
         if self.rules.plan == "keyframes" and self._spare is None:
             return True
@@ -233,19 +235,20 @@ class Sampler:
         return rescue + (self._keyframe(packet) if packet.keyframe else self._between(packet))
 
     def _keyframe(self, packet: Packet) -> list[Order]:
-        orders = [FLUSH] if self._feeding and not self._waits else []
+        orders = [FLUSH] if self._feeding == "now" else []
         self._hold(packet)
         if not self._needed(packet.time_s):
-            self._spare, self._feeding = packet if self.is_new(packet.time_s) else None, False
+            self._spare, self._feeding = packet if self.is_new(packet.time_s) else None, "no"
             return orders
         orders.append(Order("still", packet))
-        audit = not self._feeding and self.gop_s is not None and self._rng.random() < self.rules.audit
-        self.audits_refused += audit and not self.audits
-        self._feeding = audit and self.audits
-        self._waits = self._feeding and self._holds
-        if self._feeding and self.gop_s is not None:
+        audited, self._feeding = self._feeding != "no", "no"
+        if not audited and self.gop_s is not None and self._rng.random() < self.rules.audit:
+            if not self.audits:
+                self.audits_refused += 1
+                return orders
             self._audit_s = packet.time_s + self._rng.random() * self.gop_s
-            if not self._waits:
+            self._feeding = "later" if self._holds else "now"
+            if self._feeding == "now":
                 orders.append(Order("feed", packet))
         return orders
 
@@ -264,17 +267,16 @@ class Sampler:
         if self._held and self.held_bytes + packet.size > HELD_BYTES:
             if self.rules.plan == "auto":
                 return self._enter_full(packet, "the distance between keyframes is too large to hold")
-            held, self._audit_s, self._feeding = self._held, inf, True  # on, without holding, to the end
-            self._waits = False
+            held, self._audit_s, self._feeding = self._held, inf, "now"  # on, without holding, to the end
             self._hold(None)
             return [RESET, *feed(held), Order("feed", packet)]
         self._hold(packet)
-        if not self._feeding or (self._waits and packet.time_s < self._audit_s):
+        if self._feeding == "no" or (self._feeding == "later" and packet.time_s < self._audit_s):
             return []
         if self._audit_s <= self._seen_s:
-            self._feeding = False
+            self._feeding = "no"
             return [RESET]
-        fed, self._waits = self._held if self._waits else [packet], False
+        fed, self._feeding = self._held if self._feeding == "later" else [packet], "now"
         return [Order("feed", one, not one.time_s < self._audit_s < inf) for one in fed]
 
     def _rescue(self, packet: Packet) -> tuple[list[Order], bool]:
@@ -309,7 +311,7 @@ class Sampler:
         held = [] if packet.keyframe and not self._alone else self._held
         self._hold(None)
         self._ahead = Ahead(held, live=self._live)
-        self._spare, self._feeding, self._waits, self._audit_s = None, False, False, inf
+        self._spare, self._feeding, self._audit_s = None, "no", inf
         if self._last is not None and not self._watching(self._last):
             self._due = self._last + self.gap_s  # the newest picture that keeps the gap
         return [RESET, *self._feed(held), *self._feed(self._ahead.feed(packet))]
@@ -338,7 +340,7 @@ class Sampler:
     def _finish(self) -> list[Order]:
         """The file's last picture, which is the newest of the GOP that is held or fed."""
         self._final_s, self._audit_s = self._newest_s, inf
-        if self.plan != "keyframes" or (self._feeding and not self._held):
+        if self.plan != "keyframes" or (self._feeding != "no" and not self._held):
             return [*feed(self._ahead.end()), FLUSH]
         if len(self._held) == 1:
             return [Order("still", self._held[0])]

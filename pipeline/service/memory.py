@@ -7,7 +7,7 @@ from pipeline.config import preset
 
 TUNABLES = "GLIBC_TUNABLES"
 _SURFACE_BYTES = 384 * 1024
-"""Less than a plane of a 1080p picture, more than what is converted at a time."""
+"""Less than a plane of a 1080p picture, more than any step of converting one to 256 x 256 takes."""
 BOUNDS = f"glibc.malloc.arena_max=2:glibc.malloc.tcache_max=256:glibc.malloc.mmap_threshold={_SURFACE_BYTES}"
 """For a process of many threads (glibc's manual, "Memory Allocation Tunables"). Each thread would keep up to
 2 MB of freed surfaces, and seven freed pieces of every size up to 1 kB, which no trim gives back: in a worker
