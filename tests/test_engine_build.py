@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
 from pipeline import engine_build, engine_cache, engines
@@ -130,26 +131,37 @@ def test_an_int8_engine_that_decides_otherwise_is_used_with_f32_near_the_thresho
     assert not again.report.ok
 
 
-def test_openvinos_int8_spares_the_first_convolution_and_has_no_strides_that_only_skip() -> None:
-    onnx = importlib.import_module("onnx")
-    rng = np.random.default_rng(1)
-    model, pictures = _convolutions(rng), rng.normal(0, 1, (4, 2, 3, 16, 16)).astype(np.float32)
-    made = onnx_graph.quantized(model, lambda: iter(pictures), symmetric=False)
-    sources = {name: node for node in made.graph.node for name in node.output}
-    spared = [
-        sources[node.input[1]].op_type != "DequantizeLinear" if node.input[1] in sources else True
-        for node in made.graph.node
-        if node.op_type == "Conv"
-    ]
-    assert spared == [True, False, False]
-    assert [node.op_type for node in made.graph.node].count("MaxPool") == 1, "one for both that read the same"
+def test_openvinos_int8_quantizes_what_convolutions_read_and_not_what_they_give() -> None:
+    made, model, pictures = _quantized_convolutions()
+    sources = {name: node.op_type for node in made.graph.node for name in node.output}
+    convolutions = [node for node in made.graph.node if node.op_type == "Conv"]
+    assert [[sources[name] for name in node.input[:2]] for node in convolutions] == (
+        [["DequantizeLinear"] * 2] * 3
+    ), "picture or activation, and weights"
+    added = next(node for node in made.graph.node if node.op_type == "Add")
+    assert [sources[name] for name in added.input] == ["Conv", "Conv"]
     wanted, found = (
         ort.InferenceSession(one.SerializeToString()).run(None, {"image": pictures[0]})[0]
         for one in (model, made)
     )
     assert found.shape == wanted.shape == (2, 8, 8, 8)
     assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
+def test_openvinos_int8_has_no_strides_that_only_skip() -> None:
+    onnx = importlib.import_module("onnx")
+    made, _, _ = _quantized_convolutions()
+    assert [node.op_type for node in made.graph.node].count("MaxPool") == 1, "one for both that read the same"
+    strides = [one.ints for node in made.graph.node for one in node.attribute if one.name == "strides"]
+    assert sorted(map(list, strides)) == [[1, 1], [1, 1], [2, 2]]
     assert onnx.checker.check_model(made) is None
+
+
+def _quantized_convolutions() -> tuple[Any, Any, NDArray[np.float32]]:
+    """As OpenVINO takes them, the graph that they are of, and what they were calibrated with."""
+    rng = np.random.default_rng(1)
+    model, pictures = _convolutions(rng), rng.normal(0, 1, (4, 2, 3, 16, 16)).astype(np.float32)
+    return onnx_graph.quantized(model, lambda: iter(pictures), symmetric=False), model, pictures
 
 
 def _convolutions(rng: np.random.Generator) -> Any:

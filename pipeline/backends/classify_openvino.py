@@ -25,7 +25,7 @@ PRECISIONS = ("int8", "bf16", "f32")
 AGAIN = "+f32"
 """Of a precision's name: what it scores near a threshold is scored again in f32."""
 GRAPH = "model.onnx"
-INT8_RECIPE = "qdq-percentile-3"
+INT8_RECIPE = "qdq-percentile-4"
 """How ``engine_build`` quantizes; raised when it does so otherwise."""
 
 
