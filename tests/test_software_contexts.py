@@ -64,6 +64,21 @@ def test_a_keyframe_like_the_last_one_opens_no_context(
     assert len(opened) == 2
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".ts"])
+def test_a_keyframe_of_two_pictures_leaves_none_for_the_next(
+    clips: Clips, opened: list[Parameters], suffix: str
+) -> None:
+    parameters, packets = keyframes(clips, suffix=suffix)
+    right = luma(Contexts(1), parameters, packets[3])
+    data = bytes(packets[2].data)
+    slices = data if suffix == ".mp4" else data[data.index(b"\0\0\1\x65") :]
+    opened.clear()
+    contexts = Contexts(1)
+    assert len(contexts.alone(parameters, packets[2]._replace(data=av.Packet(data + slices)))) == 2
+    assert np.array_equal(luma(contexts, parameters, packets[3]), right)
+    assert len(opened) == 1
+
+
 def test_a_context_is_opened_anew_after_so_many_uses(
     clips: Clips, opened: list[Parameters], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +132,33 @@ def test_a_context_that_met_damage_is_not_used_again(clips: Clips, opened: list[
     opened.clear()
     contexts.alone(parameters, packets[3])
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3, 4])
+def test_a_keyframe_without_a_slice_is_as_damaged_after_another_s_as_alone(
+    clips: Clips, opened: list[Parameters], missing: int
+) -> None:
+    parameters, packets = keyframes(clips, options={"x264-params": "slices=4"})
+    data = bytes(packets[2].data)
+    units = [len(unit).to_bytes(4) + bytes(unit) for unit in annexb.by_length(memoryview(data), 4)]
+    slices = [unit for unit in units if unit[4] & 31 == 5]
+    assert len(slices) == 4
+    cut = packets[2]._replace(data=av.Packet(b"".join(u for u in units if u is not slices[missing - 1])))
+    contexts = Contexts(1)
+    contexts.alone(parameters, packets[1])
+    opened.clear()
+    after = _judged(contexts, parameters, cut)
+    assert not opened, "the context that the other had"
+    assert after == _judged(Contexts(1), parameters, cut)
+    assert after in ([True], [])
+
+
+def _judged(contexts: Contexts, parameters: Parameters, packet: Packet) -> list[bool]:
+    """Whether each picture is corrupt; none: it cannot be decoded."""
+    try:
+        return [frame.is_corrupt for frame in contexts.alone(parameters, packet)]
+    except DecodeError:
+        return []
 
 
 def test_other_codecs_have_a_context_for_each_keyframe(clips: Clips, opened: list[Parameters]) -> None:

@@ -1,4 +1,4 @@
-"""What an H.264 packet leaves in a decoder that is flushed after it, and whether its pictures may be fields.
+"""What an H.264 packet leaves in a decoder after its pictures, and whether these may be fields.
 
 A context of libavcodec may decode a keyframe of another stream only where nothing of the one is left."""
 
@@ -9,7 +9,7 @@ from pipeline.backends.annexb import START_CODE, by_length, by_start_code
 
 
 def remembered(data: memoryview, length: int) -> bytes | None:
-    """What an H.264 packet leaves in a flushed decoder for what comes after it: its parameter sets.
+    """What an H.264 packet leaves in a decoder for a sequence that comes after its own: its parameter sets.
     ``length`` is that of a unit's length field, 0 for start codes.
 
     None when it leaves more, or that cannot be told: a picture that is no IDR (what is known of recovery
@@ -37,7 +37,14 @@ def _left(units: Iterable[memoryview]) -> bytes | None:
     return b"\0\0\1".join(left) if seen else None  # which no unit holds
 
 
+def ending(length: int) -> bytes:
+    """A packet of nothing but the end of the sequence (ITU-T H.264, 7.3.2.5), framed as others are:
+    libavcodec gives the pictures that it holds back."""
+    return (len(_END).to_bytes(length) if length else b"\0\0\1") + _END
+
+
 SPS = 7
+_END = b"\x0a"
 _IDR, _SEI, _SETS, _PLAIN, _MANY = 5, 6, (SPS, 8), (9, 12), 64
 """By type (ITU-T H.264, table 7-1): slices of an IDR picture, messages, parameter sets, delimiters and
 fillers; and more units than a packet has."""
