@@ -1,5 +1,8 @@
 """Contexts that decode keyframes of many streams, one after the other, as if each had one of its own."""
 
+from contextlib import suppress
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
@@ -64,19 +67,51 @@ def test_a_keyframe_like_the_last_one_opens_no_context(
     assert len(opened) == 2
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".ts"])
-def test_a_keyframe_of_two_pictures_leaves_none_for_the_next(
-    clips: Clips, opened: list[Parameters], suffix: str
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 4])
+def test_a_keyframe_is_decoded_however_its_units_are_framed(
+    clips: Clips, opened: list[Parameters], length: int
 ) -> None:
-    parameters, packets = keyframes(clips, suffix=suffix)
-    right = luma(Contexts(1), parameters, packets[3])
-    data = bytes(packets[2].data)
-    slices = data if suffix == ".mp4" else data[data.index(b"\0\0\1\x65") :]
+    parameters, packets = keyframes(clips, options={"crf": "48"})
+    right = [luma(Contexts(1), parameters, packet) for packet in packets[1:3]]
+    extradata, sets = bytearray(parameters.extradata), b""
+    if length:
+        extradata[4] = 0xFC | (length - 1)
+    else:
+        extradata, sets = bytearray(), annexb.Framing.of("h264", parameters.extradata).sets
+    framed, contexts = replace(parameters, extradata=bytes(extradata)), Contexts(1)
     opened.clear()
-    contexts = Contexts(1)
-    assert len(contexts.alone(parameters, packets[2]._replace(data=av.Packet(data + slices)))) == 2
-    assert np.array_equal(luma(contexts, parameters, packets[3]), right)
+    for packet, picture in zip(packets[1:3], right, strict=True):
+        units = [bytes(unit) for unit in annexb.by_length(memoryview(bytes(packet.data)), 4)]
+        data = sets + b"".join((len(unit).to_bytes(length) if length else b"\0\0\1") + unit for unit in units)
+        again = packet._replace(data=av.Packet(data))
+        assert np.array_equal(luma(contexts, framed, again), picture)
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 2), (0, 1, 2, 1), (0, 0, 1, 2, 3), (1, 2, 3), (3, 2, 1, 0)])
+def test_slices_that_do_not_follow_each_other_have_a_context_of_their_own(
+    clips: Clips, opened: list[Parameters], order: tuple[int, ...]
+) -> None:
+    parameters, packets = keyframes(clips, options={"x264-params": "slices=4"})
+    slices = _slices(packets[2])
+    packet = packets[2]._replace(data=av.Packet(b"".join(slices[number] for number in order)))
+    contexts = Contexts(1)
+    for good in (packets[1], packets[3]):
+        contexts.alone(parameters, good)
+    opened.clear()
+    with suppress(DecodeError):
+        contexts.alone(parameters, packet)
+    assert len(opened) == 1
+
+
+def test_a_keyframe_of_two_pictures_leaves_none_for_the_next(clips: Clips) -> None:
+    parameters, packets = keyframes(clips)
+    right = luma(Contexts(1), parameters, packets[3])
+    contexts = Contexts(1)
+    contexts.alone(parameters, packets[1])
+    twice = packets[2]._replace(data=av.Packet(2 * bytes(packets[2].data)))
+    assert len(contexts.alone(parameters, twice)) == 2
+    assert np.array_equal(luma(contexts, parameters, packets[3]), right)
 
 
 def test_a_context_is_opened_anew_after_so_many_uses(
@@ -134,23 +169,27 @@ def test_a_context_that_met_damage_is_not_used_again(clips: Clips, opened: list[
     assert len(opened) == 1
 
 
-@pytest.mark.parametrize("missing", [1, 2, 3, 4])
+@pytest.mark.parametrize("missing", [1, 2, 3])
 def test_a_keyframe_without_a_slice_is_as_damaged_after_another_s_as_alone(
     clips: Clips, opened: list[Parameters], missing: int
 ) -> None:
     parameters, packets = keyframes(clips, options={"x264-params": "slices=4"})
-    data = bytes(packets[2].data)
-    units = [len(unit).to_bytes(4) + bytes(unit) for unit in annexb.by_length(memoryview(data), 4)]
-    slices = [unit for unit in units if unit[4] & 31 == 5]
-    assert len(slices) == 4
-    cut = packets[2]._replace(data=av.Packet(b"".join(u for u in units if u is not slices[missing - 1])))
+    slices = _slices(packets[2])
+    cut = packets[2]._replace(data=av.Packet(b"".join(one for one in slices if one is not slices[missing])))
     contexts = Contexts(1)
     contexts.alone(parameters, packets[1])
     opened.clear()
     after = _judged(contexts, parameters, cut)
     assert not opened, "the context that the other had"
     assert after == _judged(Contexts(1), parameters, cut)
-    assert after in ([True], [])
+    assert after in ([True], []), "marked, or none"
+
+
+def _slices(packet: Packet) -> list[bytes]:
+    units = annexb.by_length(memoryview(bytes(packet.data)), 4)
+    slices = [len(unit).to_bytes(4) + bytes(unit) for unit in units if unit[0] & 31 == 5]
+    assert len(slices) == 4
+    return slices
 
 
 def _judged(contexts: Contexts, parameters: Parameters, packet: Packet) -> list[bool]:
@@ -169,7 +208,10 @@ def test_other_codecs_have_a_context_for_each_keyframe(clips: Clips, opened: lis
     assert len(opened) == 3
 
 
-SPS, PPS, IDR, P = b"\x67sps", b"\x68pps", b"\x65slice", b"\x41slice"
+SPS, PPS, IDR, P = b"\x67sps", b"\x68pps", b"\x65\x80slice", b"\x41\x80slice"
+
+
+NEXT = b"\x65\x5fslice"  # begins with macroblock 1
 
 
 def message(kind: int, body: bytes = b"0123456789abcdef") -> bytes:
@@ -185,12 +227,14 @@ def test_what_a_decoder_remembers_of_a_packet(length: int) -> None:
         return h264_state.remembered(memoryview(packet(*units)), length)
 
     delimiter, filler = b"\x09\xf0", b"\x0c\xff\x80"
-    assert left(IDR) == left(delimiter, message(1), message(5), IDR, filler, IDR) == b""
+    assert left(IDR) == left(delimiter, message(1), message(5), IDR, filler, NEXT) == b""
     assert left(SPS, PPS, IDR) == left(delimiter, SPS, PPS, message(6), IDR)
     assert len({left(SPS, IDR), left(PPS, IDR), left(SPS, PPS, IDR), left(SPS, PPS, PPS, IDR)}) == 4
     assert left() is left(SPS) is None, "no picture"
     assert left(P) is left(IDR, P) is None, "no IDR: what is known of recovery points decides"
-    assert left(IDR, PPS, IDR) is None, "the first slice was not meant to have it"
+    assert left(IDR, IDR) is left(IDR, NEXT, NEXT) is left(NEXT) is left(NEXT, IDR) is None, "slices in a row"
+    assert left(IDR, b"\x65\0\1") is left(b"\x65") is None, "no first macroblock"
+    assert left(IDR, PPS, NEXT) is None, "the first slice was not meant to have it"
     assert left(message(5, b"0123456789abcdefx264-core 1"), IDR) is None
     assert left(message(19), IDR) is None, "film grain is for pictures to come"
     assert left(b"\x06\x01\x03123" + message(147)[1:], IDR) is None, "the second of two messages"
@@ -203,7 +247,8 @@ def test_what_a_decoder_remembers_of_a_packet(length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\0\0\0\x09\x65abc", b"\0\0\0\0\x65abc", b"\0\0\0\x08\x0c\0\0\1\x68pps" + b"\0\0\0\4\x65abc"]
+    "data",
+    [b"\0\0\0\x09\x65\x80bc", b"\0\0\0\0\x65\x80bc", b"\0\0\0\x08\x0c\0\0\1\x68pps" + b"\0\0\0\4\x65\x80bc"],
 )
 def test_a_packet_whose_lengths_are_wrong_or_hide_a_unit_is_like_no_other(data: bytes) -> None:
     assert h264_state.remembered(memoryview(data), 4) is None

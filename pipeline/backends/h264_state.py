@@ -13,8 +13,9 @@ def remembered(data: memoryview, length: int) -> bytes | None:
     ``length`` is that of a unit's length field, 0 for start codes.
 
     None when it leaves more, or that cannot be told: a picture that is no IDR (what is known of recovery
-    points), messages but for those that are forgotten, parameter sets after a slice or out of order, units
-    within units, too much."""
+    points), messages but for those that are forgotten, parameter sets after a slice or out of order, slices
+    that do not follow each other (libavcodec counts their macroblocks: one that comes twice hides one that is
+    missing, and leaves there what lay in that memory before), units within units, too much."""
     try:
         return _left(_units(data, length))
     except ValueError:
@@ -22,10 +23,10 @@ def remembered(data: memoryview, length: int) -> bytes | None:
 
 
 def _left(units: Iterable[memoryview]) -> bytes | None:
-    left, seen = list[bytes](), False
+    left, last = list[bytes](), -1
     for number, unit in enumerate(units):
         kind = unit[0] & 31 if unit else 0
-        if number == _MANY or kind not in (_IDR, *_SETS, _SEI, *_PLAIN) or (seen and kind in _SETS):
+        if number == _MANY or kind not in (_IDR, *_SETS, _SEI, *_PLAIN) or (last >= 0 and kind in _SETS):
             return None
         if kind == SPS and left and left[-1][0] & 31 != SPS:
             return None
@@ -33,14 +34,31 @@ def _left(units: Iterable[memoryview]) -> bytes | None:
             left.append(bytes(unit))
         if kind == _SEI and not _forgotten(bytes(unit)):
             return None
-        seen = seen or kind == _IDR
-    return b"\0\0\1".join(left) if seen else None  # which no unit holds
+        if kind == _IDR:
+            first = _first_macroblock(bytes(unit[1:9]))
+            if first <= last or last < 0 < first:
+                return None
+            last = first
+    return b"\0\0\1".join(left) if last >= 0 else None  # which no unit holds
+
+
+def _first_macroblock(body: bytes) -> int:
+    """Of a slice, by its first bytes (ITU-T H.264, 7.3.3 and 9.1).
+
+    :raises ValueError: they do not say."""
+    plain = body.replace(b"\0\0\3", b"\0\0")
+    bits = f"{int.from_bytes(plain):0{8 * len(plain)}b}"
+    zeros = bits.index("1")
+    if 2 * zeros >= len(bits):
+        raise ValueError("a slice that is cut short")
+    return int(bits[zeros : 2 * zeros + 1], 2) - 1
 
 
 def ending(length: int) -> bytes:
     """A packet of nothing but the end of the sequence (ITU-T H.264, 7.3.2.5), framed as others are:
-    libavcodec gives the pictures that it holds back."""
-    return (len(_END).to_bytes(length) if length else b"\0\0\1") + _END
+    libavcodec gives the picture that it holds back. Twice, because it looks at no packet of less than four
+    bytes."""
+    return 2 * ((len(_END).to_bytes(length) if length else b"\0\0\1") + _END)
 
 
 SPS = 7

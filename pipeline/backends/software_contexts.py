@@ -3,9 +3,10 @@
 A keyframe by itself has a context as long as it is decoded, so that a hundred streams hold none (10 to 30 MB
 each). One that did its work well is kept for another keyframe of H.264 with the very same parameters: opening
 one, and memory that is touched anew, cost 3.5 ms next to the 25 of a 1080p keyframe. Nothing that one stream
-sent can leak into another's picture: the sequence is ended, the next begins with an IDR, before which no
-picture counts, and what else is left (parameter sets) is what the other sends, byte by byte (``_like``). Only
-a crash in a context that another stream had corrupted unnoticed would be put down to the wrong one."""
+sent can leak into another's picture, but for one that is marked as corrupt: the sequence is ended, the next
+begins with an IDR, before which no picture counts, its slices follow each other, and what else is left
+(parameter sets) is what the other sends, byte by byte (``_like``). Only a crash in a context that another
+stream had corrupted unnoticed would be put down to the wrong one."""
 
 import os
 import threading
@@ -35,7 +36,7 @@ USES = 250
 """Keyframes after which a context is opened anew: its memory for pictures grows with those that are out at a
 time, and is given back only so."""
 START = b"\0\0\1"
-_SHARED = "h264"  # the codec of which it is known what a flushed context still remembers
+_SHARED = "h264"  # the codec of which it is known what a context remembers beyond the end of a sequence
 _STRICT = {"mjpeg": "explode", "mjpegb": "explode"}  # else a cut picture comes out grey and unmarked
 LIBRARIES = {"av1": "libdav1d"}
 """FFmpeg's own "av1" only drives hardware."""
@@ -102,7 +103,8 @@ class Contexts:
         self._busy = self._peak = 0
 
     def alone(self, parameters: Parameters, packet: Packet) -> list[av.VideoFrame]:
-        """Decode one packet that depends on no other.
+        """Decode one packet that depends on no other. A frame that is marked as corrupt may show another
+        stream's picture where its own is missing.
 
         :raises DecodeError: it cannot be decoded."""
         if packet.damaged:
@@ -187,7 +189,7 @@ def _ended(context: av.VideoCodecContext, like: _Like) -> list[av.VideoFrame]:
     would do, too, but libavcodec frees its tables then and gets them anew, 1.4 MB for 1080p: 1.2 ms where
     freed memory goes back to the system."""
     frames, end = list[av.VideoFrame](), h264_state.ending(like.length)
-    while more := context.decode(av.Packet(end)):  # a picture at a time
+    while more := context.decode(av.Packet(end)):  # one at a time, should there be more
         frames += more
     return frames
 
