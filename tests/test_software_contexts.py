@@ -1,5 +1,6 @@
 """Contexts that decode keyframes of many streams, one after the other, as if each had one of its own."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -31,6 +32,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Parameters]:
 def keyframes(clips: Clips, **how: object) -> tuple[Parameters, list[Packet]]:
     info, packets = demux(clips(gop=2, pictures=8, **how))
     return Parameters.of(info), [packet for packet in packets if packet.keyframe]
+
+
+def packed(units: Iterable[bytes], length: int) -> bytes:
+    """The units of a packet behind fields of ``length`` bytes, or start codes (0)."""
+    return b"".join((len(unit).to_bytes(length) if length else b"\0\0\1") + unit for unit in units)
 
 
 def luma(contexts: Contexts, parameters: Parameters, packet: Packet) -> NDArray[np.uint8]:
@@ -82,8 +88,7 @@ def test_a_keyframe_is_decoded_however_its_units_are_framed(
     opened.clear()
     for packet, picture in zip(packets[1:3], right, strict=True):
         units = [bytes(unit) for unit in annexb.by_length(memoryview(bytes(packet.data)), 4)]
-        data = sets + b"".join((len(unit).to_bytes(length) if length else b"\0\0\1") + unit for unit in units)
-        again = packet._replace(data=av.Packet(data))
+        again = packet._replace(data=av.Packet(sets + packed(units, length)))
         assert np.array_equal(luma(contexts, framed, again), picture)
     assert len(opened) == 1
 
@@ -187,7 +192,7 @@ def test_a_keyframe_without_a_slice_is_as_damaged_after_another_s_as_alone(
 
 def _slices(packet: Packet) -> list[bytes]:
     units = annexb.by_length(memoryview(bytes(packet.data)), 4)
-    slices = [len(unit).to_bytes(4) + bytes(unit) for unit in units if unit[0] & 31 == 5]
+    slices = [packed([bytes(unit)], 4) for unit in units if unit[0] & 31 == 5]
     assert len(slices) == 4
     return slices
 
@@ -209,8 +214,6 @@ def test_other_codecs_have_a_context_for_each_keyframe(clips: Clips, opened: lis
 
 
 SPS, PPS, IDR, P = b"\x67sps", b"\x68pps", b"\x65\x80slice", b"\x41\x80slice"
-
-
 NEXT = b"\x65\x5fslice"  # begins with macroblock 1
 
 
@@ -220,11 +223,8 @@ def message(kind: int, body: bytes = b"0123456789abcdef") -> bytes:
 
 @pytest.mark.parametrize("length", [0, 2, 4])
 def test_what_a_decoder_remembers_of_a_packet(length: int) -> None:
-    def packet(*units: bytes) -> bytes:
-        return b"".join((len(unit).to_bytes(length) if length else b"\0\0\1") + unit for unit in units)
-
     def left(*units: bytes) -> bytes | None:
-        return h264_state.remembered(memoryview(packet(*units)), length)
+        return h264_state.remembered(memoryview(packed(units, length)), length)
 
     delimiter, filler = b"\x09\xf0", b"\x0c\xff\x80"
     assert left(IDR) == left(delimiter, message(1), message(5), IDR, filler, NEXT) == b""

@@ -39,28 +39,44 @@ def _left(units: Iterable[memoryview]) -> bytes | None:
             if first <= last or last < 0 < first:
                 return None
             last = first
-    return b"\0\0\1".join(left) if last >= 0 else None  # which no unit holds
+    return START.join(left) if last >= 0 else None  # which no unit holds
 
 
 def _first_macroblock(body: bytes) -> int:
-    """Of a slice, by its first bytes (ITU-T H.264, 7.3.3 and 9.1).
+    """Of a slice, by its first bytes (ITU-T H.264, 7.3.3).
 
     :raises ValueError: they do not say."""
-    plain = body.replace(b"\0\0\3", b"\0\0")
-    bits = f"{int.from_bytes(plain):0{8 * len(plain)}b}"
-    zeros = bits.index("1")
-    if 2 * zeros >= len(bits):
-        raise ValueError("a slice that is cut short")
-    return int(bits[zeros : 2 * zeros + 1], 2) - 1
+    return _number(_bits(_unescaped(body)), 0)[0]
+
+
+def _unescaped(unit: bytes) -> bytes:
+    """Without the bytes that keep start codes out of it (ITU-T H.264, 7.4.1)."""
+    return unit.replace(b"\0\0\3", b"\0\0")
+
+
+def _bits(body: bytes) -> str:
+    return "".join(f"{byte:08b}" for byte in body)
+
+
+def _number(bits: str, at: int) -> tuple[int, int]:
+    """The Exp-Golomb number at ``at`` (ITU-T H.264, 9.1), and where it ends.
+
+    :raises ValueError: it is cut short."""
+    zeros = bits.index("1", at) - at
+    end = at + 2 * zeros + 1
+    if end > len(bits):
+        raise ValueError("a number that is cut short")
+    return int(bits[at + zeros : end], 2) - 1, end
 
 
 def ending(length: int) -> bytes:
     """A packet of nothing but the end of the sequence (ITU-T H.264, 7.3.2.5), framed as others are:
     libavcodec gives the picture that it holds back. Twice, because it looks at no packet of less than four
     bytes."""
-    return 2 * ((len(_END).to_bytes(length) if length else b"\0\0\1") + _END)
+    return 2 * ((len(_END).to_bytes(length) if length else START) + _END)
 
 
+START = b"\0\0\1"
 SPS = 7
 _END = b"\x0a"
 _IDR, _SEI, _SETS, _PLAIN, _MANY = 5, 6, (SPS, 8), (9, 12), 64
@@ -73,7 +89,7 @@ for x264's version, recovery point."""
 
 def _forgotten(unit: bytes) -> bool:
     """Whether this SEI unit has only such messages."""
-    body = unit.rstrip(b"\0").replace(b"\0\0\3", b"\0\0")[1:-1]  # without the byte that ends it
+    body = _unescaped(unit.rstrip(b"\0"))[1:-1]  # without the byte that ends it
     at = 0
     while at < len(body):
         values = [0, 0]
@@ -104,15 +120,14 @@ def progressive(sps: bytes) -> bool:
     """Whether an H.264 sequence parameter set (a unit, with its first byte) allows no fields (ITU-T H.264,
     7.3.2.1.1); its first 128 bytes are enough. False also when it cannot be told: it is cut short, or has
     scaling lists."""
-    body = sps.replace(b"\0\0\3", b"\0\0")[1:]
-    bits = "".join(f"{byte:08b}" for byte in body[3:64])
+    body = _unescaped(sps)[1:]
+    bits = _bits(body[3:64])
     at = 0
 
     def number() -> int:
         nonlocal at
-        zeros = bits.index("1", at) - at
-        at += 2 * zeros + 1
-        return int(bits[at - zeros - 1 : at] or "0", 2) - 1
+        value, at = _number(bits, at)
+        return value
 
     try:
         number()

@@ -35,7 +35,6 @@ UNFILTERED_WIDTH = 1280
 USES = 250
 """Keyframes after which a context is opened anew: its memory for pictures grows with those that are out at a
 time, and is given back only so."""
-START = b"\0\0\1"
 _SHARED = "h264"  # the codec of which it is known what a context remembers beyond the end of a sequence
 _STRICT = {"mjpeg": "explode", "mjpegb": "explode"}  # else a cut picture comes out grey and unmarked
 LIBRARIES = {"av1": "libdav1d"}
@@ -177,7 +176,7 @@ def _like(parameters: Parameters, packet: Packet) -> _Like | None:
         return None
     sequences = [
         unit
-        for unit in (framing.sets + START + left).split(START)
+        for unit in (framing.sets + h264_state.START + left).split(h264_state.START)
         if unit[:1] and unit[0] & 31 == h264_state.SPS
     ]
     no_fields = sequences and all(h264_state.progressive(unit[:128]) for unit in sequences)
