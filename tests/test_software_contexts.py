@@ -1,6 +1,5 @@
 """Contexts that decode keyframes of many streams, one after the other, as if each had one of its own."""
 
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from pipeline.backends.software_contexts import Contexts, Parameters
 from pipeline.errors import DecodeError
 from pipeline.flow.source import Packet
 from tests.fixtures.media import Clips, demux
+from tests.fixtures.slices import packed
 
 
 @pytest.fixture
@@ -32,11 +32,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Parameters]:
 def keyframes(clips: Clips, **how: object) -> tuple[Parameters, list[Packet]]:
     info, packets = demux(clips(gop=2, pictures=8, **how))
     return Parameters.of(info), [packet for packet in packets if packet.keyframe]
-
-
-def packed(units: Iterable[bytes], length: int) -> bytes:
-    """The units of a packet behind fields of ``length`` bytes, or start codes (0)."""
-    return b"".join((len(unit).to_bytes(length) if length else b"\0\0\1") + unit for unit in units)
 
 
 def luma(contexts: Contexts, parameters: Parameters, packet: Packet) -> NDArray[np.uint8]:

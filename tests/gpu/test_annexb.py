@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.backends.annexb import START, Framing, is_needed, sequence, tag_of, tagged
 from pipeline.flow.source import Packet, StreamInfo
 from tests.fixtures.media import Clips, demux
+from tests.fixtures.slices import packed
 
 AV1 = {"codec": "libsvtav1", "suffix": ".mkv", "options": {"preset": "12", "svtav1-params": "lookahead=0"}}
 KINDS: dict[str, dict[str, Any]] = {
@@ -178,7 +179,7 @@ def test_noise_is_understood_or_refused_but_nothing_else(data: bytes, codec: str
 
 @given(units=st.lists(st.binary(min_size=1, max_size=40), max_size=6), length=st.sampled_from([1, 2, 4]))
 def test_lengths_become_start_codes_and_the_bytes_stay(units: list[bytes], length: int) -> None:
-    packet = b"".join(len(unit).to_bytes(length) + unit for unit in units)
+    packet = packed(units, length)
     assert Framing("h264", length).annex_b(packet, False) == b"".join(START + unit for unit in units)
 
 
